@@ -1,44 +1,161 @@
-"""How far two measured circuits of one model and task agree: rank correlation of effects, overlap of members.
+"""How far exact patching agrees with itself on other prompts: the most that any method can reach against it.
 
+    python benchmarks/truth_agreement.py [--tasks ioi,greater_than,docstring,induction] [--prompts N] [--json FILE]
     python benchmarks/truth_agreement.py first.json second.json
 
-The files are written by `dsae ground-truth` with different seeds, so on different prompts.
+The first form measures every task twice, on halves of prompts that have none in common, and writes FILE after each
+task. The second compares two circuits that `dsae ground-truth` wrote. Either way, of the two circuits: correlations of
+the effects, overlap of the members, and ROC AUC and average precision of one's |effects| against the other's members.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from scipy.stats import spearmanr
 
 from dsae_core.circuits import Circuit, read_circuit
+from dsae_core.errors import UserError
+from dsae_core.files import write_atomic
+from dsae_core.interventions import interchange_effects, measured_circuit
+from dsae_core.metrics import evaluate
+from dsae_core.models import LanguageModel, load_model
+from dsae_core.prompts import PromptPairs
+from dsae_core.tasks import TASKS
+
+SCHEMA = 1
 
 
-def agreement(a: Circuit, b: Circuit) -> dict[str, float]:
-    """Spearman and Pearson correlations over all heads, Spearman over heads in either circuit, and Jaccard overlap."""
-    import numpy as np
+def agreement(a: Circuit, b: Circuit) -> dict[str, float | None]:
+    """What two measurements of one circuit have in common.
 
+    Spearman and Pearson correlations over all heads; Spearman over heads in either circuit, None where they are fewer
+    than three; heads in both as a share of those in either; and each one's |effects| as scores against the other's
+    circuit, None where that has no heads or all of them.
+    """
     first, second = np.array(a.effects), np.array(b.effects)
-    union = sorted(set(a.heads) | set(b.heads))
+    shared, union = set(a.heads) & set(b.heads), sorted(set(a.heads) | set(b.heads))
     rows = [[effects[layer][head] for layer, head in union] for effects in (first, second)]
+    ceilings = [_against(first, b), _against(second, a)]
     return {
         "heads_first": len(a),
         "heads_second": len(b),
-        "overlap": len(set(a.heads) & set(b.heads)) / len(union),
+        "heads_shared": len(shared),
+        "overlap": len(shared) / len(union) if union else None,
         "spearman_all_heads": float(spearmanr(first.ravel(), second.ravel()).statistic),
         "pearson_all_heads": float(np.corrcoef(first.ravel(), second.ravel())[0, 1]),
-        "spearman_members": float(spearmanr(*rows).statistic),
+        "spearman_members": float(spearmanr(*rows).statistic) if len(union) > 2 else None,
+        "auc_first_on_second": ceilings[0][0],
+        "auc_second_on_first": ceilings[1][0],
+        "average_precision_first_on_second": ceilings[0][1],
+        "average_precision_second_on_first": ceilings[1][1],
     }
 
 
+def _against(effects: np.ndarray, truth: Circuit) -> tuple[float, float] | tuple[None, None]:
+    """AUC and average precision of |effects| against a circuit."""
+    if not 0 < len(truth) < effects.size:
+        return None, None
+    found = evaluate(torch.from_numpy(np.abs(effects)), torch.tensor(truth.membership(*effects.shape)))
+    return found.auc, found.average_precision
+
+
+def halves(pairs: PromptPairs, n: int) -> tuple[PromptPairs, PromptPairs]:
+    """Two times n prompt pairs that have no prompt in common; a repeated one is left out.
+
+    Raises:
+        UserError: there are too few different ones.
+    """
+    seen: set[str] = set()
+    rows = []
+    for row, prompts in enumerate(zip(pairs.positive, pairs.negative, strict=True)):
+        if not seen & set(prompts):
+            rows.append(row)
+            seen.update(prompts)
+    if len(rows) < 2 * n:
+        raise UserError(
+            f"Only {len(rows)} of the drawn pairs have no prompt in common; give --prompts {len(rows) // 2}."
+        )
+    first, second = (_take(pairs, rows[start : start + n]) for start in (0, n))
+    return first, second
+
+
+def _take(pairs: PromptPairs, rows: list[int]) -> PromptPairs:
+    columns = (pairs.positive, pairs.negative, pairs.answer, pairs.distractor)
+    positive, negative, answer, distractor = (tuple(column[row] for row in rows) for column in columns)
+    return PromptPairs(positive, negative, answer, distractor, task=pairs.task, metric=pairs.metric)
+
+
+def measure_twice(model: LanguageModel, task: str, n: int, seed: int, threshold: float) -> tuple[Circuit, Circuit]:
+    """The circuit of a task on each of two halves of n pairs."""
+    drawn = TASKS[task].make(model.tokenizer, 4 * n, seed)
+    circuits = []
+    for half in halves(drawn, n):
+        effects = interchange_effects(model, half, seed=seed)
+        circuits.append(measured_circuit(model, half, effects, seed=seed, threshold=threshold))
+    return circuits[0], circuits[1]
+
+
+def run(
+    model: LanguageModel, tasks: list[str], *, n: int, seed: int, threshold: float, target: Path | None
+) -> dict[str, Any]:
+    """Measure and compare every task; the document is written to target after each."""
+    for task in tasks:
+        if task not in TASKS:
+            raise UserError(f"There is no task {task!r}; choose among {', '.join(TASKS)}.")
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "settings": {
+            "model": model.name,
+            "model_digest": model.digest,
+            "prompts": n,
+            "seed": seed,
+            "threshold": threshold,
+            "ablation": "interchange",
+        },
+        "tasks": {},
+    }
+    for task in tasks:
+        circuits = measure_twice(model, task, n, seed, threshold)
+        document["tasks"][task] = {**agreement(*circuits), "circuits": [circuit.to_dict() for circuit in circuits]}
+        print(task, json.dumps(agreement(*circuits), indent=1), flush=True)
+        if target is not None:
+            write_atomic(target, json.dumps(document) + "\n")
+    return document
+
+
 def main() -> None:
-    """Read two circuits and print their agreement as JSON."""
+    """Compare two files, or measure and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("first")
-    parser.add_argument("second")
+    parser.add_argument("files", nargs="*", help="two circuit files, in place of measuring")
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--tasks", default="ioi,greater_than,docstring,induction")
+    parser.add_argument("--prompts", type=int, default=32, help="pairs in each half")
+    parser.add_argument("--seed", type=int, default=3000)
+    parser.add_argument("--threshold", type=float, default=0.02)
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    print(json.dumps(agreement(read_circuit(arguments.first), read_circuit(arguments.second)), indent=1))
+    if len(arguments.files) not in (0, 2):
+        parser.error("give two circuit files, or none")
+    try:
+        if arguments.files:
+            print(json.dumps(agreement(*map(read_circuit, arguments.files)), indent=1))
+            return
+        run(
+            load_model(arguments.model),
+            arguments.tasks.split(","),
+            n=arguments.prompts,
+            seed=arguments.seed,
+            threshold=arguments.threshold,
+            target=arguments.json,
+        )
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsae_core.codes import INACTIVE, codes_used, unique_codes
+from dsae_core.codes import INACTIVE, codes_used
+from dsae_core.contrast import code_contrast, peaks, shared_mass
 from dsae_core.dictionary import fold, isometry, train_per_head, train_shared
 from dsae_core.errors import UserError
+from dsae_core.flow import SMALLEST_SHARE, Surroundings
 from dsae_core.models import LanguageModel, collect_head_outputs, output_weights, tokenize
 from dsae_core.ops import encode_codes, pair_scores, unique_scores
 from dsae_core.prompts import PromptPairs
@@ -56,13 +58,18 @@ def discover(
     with stages.stage("tokenize"):
         batch = tokenize(model, [*pairs.positive, *pairs.negative], names=pairs.cells)
     with stages.stage("collect") as report:
-        outputs = collect_head_outputs(model, batch, progress=lambda _, fraction: report(fraction))
+        outputs = collect_head_outputs(
+            model, batch, routes=method == "positional", progress=lambda _, fraction: report(fraction)
+        )
         w_o = output_weights(model)
+    with stages.stage("follow"):
+        surroundings = Surroundings.of(outputs, w_o, len(pairs)) if method == "positional" else None
     return _discover(
         outputs.z,
         batch.mask,
         w_o,
         len(pairs),
+        surroundings,
         method=method,
         seed=seed,
         stages=stages,
@@ -79,6 +86,7 @@ def discover_from_activations(
     w_o: Tensor,
     mask: Tensor | None = None,
     *,
+    surroundings: Surroundings | None = None,
     method: str = "positional",
     seed: int = 0,
     progress: Progress | None = None,
@@ -91,6 +99,8 @@ def discover_from_activations(
         z_negative: [N, T, L, heads, d].
         w_o: [L, heads, d, D], each head's output weights.
         mask: [P + N, T], True on real tokens, positives first; None where all are.
+        surroundings: what is known of the residual stream; without it the positional method is less accurate, and
+            damps by depth instead (see docs/method.md).
         method: as in discover.
         seed: as in discover.
         progress: as in discover.
@@ -116,6 +126,7 @@ def discover_from_activations(
         mask.bool(),
         w_o.float(),
         z_positive.shape[0],
+        surroundings,
         method=method,
         seed=seed,
         stages=Stages(progress),
@@ -128,6 +139,7 @@ def _discover(
     mask: Tensor,
     w_o: Tensor,
     n_positive: int,
+    surroundings: Surroundings | None,
     *,
     method: str,
     seed: int,
@@ -152,6 +164,8 @@ def _discover(
     if isinstance(settings, PaperSettings):
         node, pair, codes, activations = _paper(z, mask, w_o, n_positive, settings, stages, generator)
     else:
+        if surroundings is None:
+            surroundings = Surroundings.unknown(n_positive, z.shape[1], n_layers)
         if not _aligned(mask, n_positive):
             notes.append(
                 "Positive and negative prompts differ in length, so positions cannot be compared; "
@@ -159,7 +173,10 @@ def _discover(
             )
             warnings.warn(notes[-1], stacklevel=3)
             z, mask = _pool(z, mask, "mean"), mask.new_ones(mask.shape[0], 1)
-        node, pair, codes, activations = _positional(z, mask, w_o, n_positive, settings, stages, generator)
+            surroundings = Surroundings.unknown(n_positive, 1, n_layers)
+        node, pair, codes, activations = _positional(
+            z, mask, w_o, n_positive, settings, stages, generator, surroundings
+        )
     return Discovery(
         node_scores=node.reshape(n_layers, n_heads).float(),
         pair_scores=pair.float(),
@@ -224,16 +241,15 @@ def _positional(
     settings: PositionalSettings,
     stages: Stages,
     generator: torch.Generator,
+    surroundings: Surroundings,
 ) -> Scores:
-    """One dictionary a head over all positions; a code counts where no negative has it at the same position."""
+    """One dictionary a head over all positions; heads score by how their codes differ between the sides."""
+    n_heads = z.shape[2] // surroundings.weight.shape[2]
+    weight = surroundings.weight.cpu().repeat_interleave(n_heads, dim=2)
     with stages.stage("train"):
-        to_written = isometry(w_o)
-        rows = torch.bmm(z[mask].transpose(0, 1), to_written)  # [H, tokens, d], distances as in the residual stream
-        mean = rows.mean(dim=1)
-        rows = rows - mean.unsqueeze(1)
-        scale = rows.norm(dim=-1).mean().clamp_min(torch.finfo(rows.dtype).tiny)  # one for all heads: size matters
+        x, scale = _relative_rows(z, mask, w_o, surroundings.residual_norm)
         dictionaries = train_per_head(
-            rows / scale,
+            x[mask].transpose(0, 1),
             n_features=settings.n_features,
             k=settings.k,
             epochs=settings.epochs,
@@ -241,14 +257,36 @@ def _positional(
             generator=generator,
         )
     with stages.stage("encode"):
-        matrix = to_written @ dictionaries.encoder / scale
-        bias = dictionaries.bias - (mean.unsqueeze(1) / scale @ dictionaries.encoder).squeeze(1)
-        codes, activations = encode_codes(z, matrix, bias, threshold=settings.threshold)
+        codes, activations = encode_codes(x, dictionaries.encoder, dictionaries.bias, threshold=settings.threshold)
         codes = codes.masked_fill(~mask.unsqueeze(-1), INACTIVE)
     with stages.stage("score"):
-        _, node = unique_scores(codes, activations, n_positive, settings.n_features)
-        pair = _shared_mass(_peaks(codes, activations, n_positive))
+        node = scale * code_contrast(codes, activations, dictionaries.decoder, n_positive, weight)
+        if surroundings.shares is not None:
+            carried = surroundings.shares.cpu().flatten(2).abs().sum(dim=1).mean(dim=0)
+            node = node * (carried + SMALLEST_SHARE) ** settings.change_weight
+        pair = scale * shared_mass(peaks(codes, activations, n_positive, weight))
     return node, pair, codes, activations
+
+
+def _relative_rows(z: Tensor, mask: Tensor, w_o: Tensor, residual_norm: Tensor | None) -> tuple[Tensor, float]:
+    """What heads write, in coordinates that keep its distances, relative to the stream, less what all prompts share.
+
+    Divided by the square root of the residual stream's norm: the next layer sees a change relative to the stream it is
+    added to. Less the mean over prompts at each position: what is left is what tells prompts apart.
+
+    Returns:
+        [E, T, H, d], of mean norm 1 over real tokens and heads; and the norm that was divided by.
+    """
+    written = torch.einsum("ethd,hdk->ethk", z, isometry(w_o))
+    if residual_norm is not None:
+        n_heads = z.shape[2] // residual_norm.shape[2]
+        root = residual_norm.cpu().clamp_min(1e-6).sqrt().repeat_interleave(n_heads, dim=2)
+        written = written / root.unsqueeze(-1)
+    real = mask[:, :, None, None].to(written.dtype)
+    mean = (written * real).sum(dim=0) / real.sum(dim=0).clamp_min(1)
+    written = (written - mean) * real
+    scale = written[mask].norm(dim=-1).mean().clamp_min(torch.finfo(written.dtype).tiny)
+    return written / scale, float(scale)
 
 
 def _pool(z: Tensor, mask: Tensor, how: str) -> Tensor:
@@ -266,19 +304,3 @@ def _aligned(mask: Tensor, n_positive: int) -> bool:
     if len(positive) == len(negative):
         return torch.equal(positive, negative)
     return bool((lengths == lengths[0]).all())
-
-
-def _peaks(codes: Tensor, activations: Tensor, n_positive: int) -> Tensor:
-    """[P, H]: in each positive, the strongest activation of a code that no negative has at the same position."""
-    return (activations[:n_positive] * unique_codes(codes, n_positive)).amax(dim=1)
-
-
-def _shared_mass(peaks: Tensor) -> Tensor:
-    """[H, H]: mean over positives of the smaller of two heads' peaks; its diagonal is the node score.
-
-    Two heads score high together when the same prompts give both of them codes that negatives never do.
-    """
-    total = peaks.new_zeros(peaks.shape[1], peaks.shape[1])
-    for row in peaks:
-        total += torch.minimum(row.unsqueeze(0), row.unsqueeze(1))
-    return total / len(peaks)

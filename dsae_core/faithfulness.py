@@ -1,13 +1,20 @@
 """How much of the behaviour a circuit keeps when every other head is ablated, and how much goes without it.
 
-Faithfulness and its two areas as in the MIB benchmark (Mueller et al. 2025, arXiv 2504.13151).
+Faithfulness and its two areas as in the MIB benchmark (Mueller et al. 2025, arXiv 2504.13151), with heads for edges:
+f(k) = (m(k) - m(0)) / (m(all) - m(0)), m(k) the mean task metric with the k best heads left and all others ablated.
+CPR, circuit performance ratio, is the area under f over the share of heads k / all: the higher the better. CMD,
+circuit-model distance, is the area of |1 - f| over the same: 0 is a circuit that does what the model does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -56,9 +63,64 @@ class FaithfulnessCurve:
         """Circuit-model distance: the area between `kept` and 1, by trapezoids; 0 is a perfect circuit."""
         return self._area([abs(1 - share) for share in self.kept])
 
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form: the curves by circuit size, the two areas and the metric at both ends."""
+        return {
+            "sizes": list(self.sizes),
+            "kept": list(self.kept),
+            "removed": list(self.removed),
+            "kl": list(self.kl),
+            "cpr": self.cpr,
+            "cmd": self.cmd,
+            "metric_full": self.metric_full,
+            "metric_empty": self.metric_empty,
+        }
+
     def _area(self, values: list[float]) -> float:
         shares = torch.tensor(self.sizes, dtype=torch.float64) / self.sizes[-1]
         return float(torch.trapezoid(torch.tensor(values, dtype=torch.float64), shares))
+
+
+@dataclass(frozen=True)
+class FaithfulnessReport:
+    """A ranking's curve beside those of random rankings, whose k best heads are random circuits of the same size.
+
+    Attributes:
+        curve: of the ranking.
+        random: of the random rankings, one a seed.
+        seeds: their seeds.
+    """
+
+    curve: FaithfulnessCurve
+    random: tuple[FaithfulnessCurve, ...]
+    seeds: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        null = [{"seed": seed, **curve.to_dict()} for seed, curve in zip(self.seeds, self.random, strict=True)]
+        return {**self.curve.to_dict(), "random": null}
+
+    def frame(self) -> pd.DataFrame:
+        """size, kept, removed, kl, and random_kept, random_removed, random_kl: means over random circuits."""
+        columns: dict[str, Any] = {"size": self.curve.sizes}
+        for name in ("kept", "removed", "kl"):
+            columns[name] = getattr(self.curve, name)
+        for name in ("kept", "removed", "kl"):
+            rows = [getattr(curve, name) for curve in self.random]
+            columns[f"random_{name}"] = np.mean(rows, axis=0) if rows else math.nan
+        return pd.DataFrame(columns)
+
+    def points(self) -> pd.DataFrame:
+        """size, share, kind ("kept" or "removed") and seed (-1 for the ranking itself): what a figure shows."""
+        curves = zip((-1, *self.seeds), (self.curve, *self.random), strict=True)
+        return pd.DataFrame(
+            [
+                {"size": size, "share": share, "kind": kind, "seed": seed}
+                for seed, curve in curves
+                for kind, shares in (("kept", curve.kept), ("removed", curve.removed))
+                for size, share in zip(curve.sizes, shares, strict=True)
+            ]
+        )
 
 
 class AblationRuns:
@@ -123,19 +185,70 @@ def faithfulness_curve(
         UserError: no answers, unaligned pairs, scores of another shape, or heads that carry no behaviour at all
             (the metric is the same with all of them ablated).
     """
+    return faithfulness_report(model, pairs, scores, seeds=(), sizes=sizes, ablation=ablation, progress=progress).curve
+
+
+def faithfulness_report(
+    model: LanguageModel,
+    pairs: PromptPairs,
+    scores: Tensor,
+    *,
+    seeds: Sequence[int] = range(5),
+    sizes: Sequence[int] | None = None,
+    ablation: Ablation = "interchange",
+    progress: Progress | None = None,
+) -> FaithfulnessReport:
+    """faithfulness_curve, and the same for random rankings: what circuits of these sizes keep by chance.
+
+    Args:
+        model: the model.
+        pairs: as in faithfulness_curve.
+        scores: [L, heads].
+        seeds: of the random rankings.
+        sizes: as in faithfulness_curve.
+        ablation: as in faithfulness_curve.
+        progress: called as ("ablate", share done).
+
+    Raises:
+        UserError: as in faithfulness_curve.
+    """
+    chosen = _sizes(model, scores, sizes)
+    runs = AblationRuns(model, pairs, ablation)
+    rankings = [scores]
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        rankings.append(torch.rand(scores.shape, generator=generator))
+    curves = []
+    for number, ranking in enumerate(rankings):
+
+        def report(share: float, number: int = number) -> None:
+            if progress is not None:
+                progress("ablate", (number + share) / len(rankings))
+
+        curves.append(_curve(runs, ranking, chosen, report))
+    return FaithfulnessReport(curves[0], tuple(curves[1:]), tuple(seeds))
+
+
+def _sizes(model: LanguageModel, scores: Tensor, sizes: Sequence[int] | None) -> list[int]:
     if scores.shape != (model.n_layers, model.n_heads):
         raise UserError(f"The scores have shape {tuple(scores.shape)}, but the model has other heads.")
     n_heads = scores.numel()
     chosen = sorted({0, n_heads, *(circuit_sizes(n_heads) if sizes is None else sizes)})
     if chosen[0] < 0 or chosen[-1] > n_heads:
         raise UserError(f"Circuit sizes must lie between 0 and {n_heads}.")
-    runs = AblationRuns(model, pairs, ablation)
+    return chosen
+
+
+def _curve(
+    runs: AblationRuns, scores: Tensor, sizes: Sequence[int], report: Callable[[float], None]
+) -> FaithfulnessCurve:
+    """The curve over sizes that rise from 0 to all heads."""
     order = torch.argsort(scores.flatten(), descending=True, stable=True)
     whole = runs.logits(torch.zeros_like(scores, dtype=torch.bool))
     reference = torch.log_softmax(whole.double(), dim=-1)
     kept, removed, kl = [], [], []
-    for number, size in enumerate(chosen):
-        inside = torch.zeros(n_heads, dtype=torch.bool)
+    for number, size in enumerate(sizes):
+        inside = torch.zeros(scores.numel(), dtype=torch.bool)
         inside[order[:size].cpu()] = True
         inside = inside.reshape(scores.shape)
         only = runs.logits(~inside)
@@ -143,15 +256,14 @@ def faithfulness_curve(
         removed.append(runs.metric(runs.logits(inside)))
         log_p = torch.log_softmax(only.double(), dim=-1)
         kl.append(float((reference.exp() * (reference - log_p)).sum(dim=-1).mean()))
-        if progress is not None:
-            progress("ablate", (number + 1) / len(chosen))
+        report((number + 1) / len(sizes))
     full, empty = runs.metric(whole), kept[0]
     if abs(full - empty) < 1e-9:
         raise UserError(
             "Ablating every head leaves the metric as it is, so no circuit of heads carries this behaviour."
         )
     return FaithfulnessCurve(
-        sizes=tuple(chosen),
+        sizes=tuple(sizes),
         kept=tuple((m - empty) / (full - empty) for m in kept),
         removed=tuple((m - empty) / (full - empty) for m in removed),
         kl=tuple(kl),

@@ -41,17 +41,19 @@ class PositionalSettings:
 
     Attributes:
         n_features: features of each head's dictionary.
-        k: features active in a row while training.
+        k: features active in a row while training. A row has one code, so 1 fits it best.
         epochs: full-batch Adam steps.
         learning_rate: Adam's.
         threshold: activation up to which a row has no code, in units of the mean norm of all heads' rows.
+        change_weight: power of a head's share of the change at the last position in its score; 0 leaves it out.
     """
 
     n_features: int = 64
-    k: int = 2
+    k: int = 1
     epochs: int = 60
     learning_rate: float = 1e-2
-    threshold: float = 1.0
+    threshold: float = 0.5
+    change_weight: float = 0.2
 
 
 MethodSettings = PaperSettings | PositionalSettings
@@ -92,7 +94,7 @@ def _check(name: str, value: Any, kind: Any) -> None:
             raise UserError(f"{name} is {value!r}; it must be true or false.")
     elif isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
         raise UserError(f"{name} is {value!r}; it must be a number{'' if kind is float else ' without a fraction'}.")
-    elif not 0 <= value < 1e9 or (value == 0 and name not in {"l1", "threshold", "epochs"}):
+    elif not 0 <= value < 1e9 or (value == 0 and name not in {"l1", "threshold", "epochs", "change_weight"}):
         raise UserError(f"{name} is {value!r}; it must be positive.")
 
 

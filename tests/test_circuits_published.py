@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import resources
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dsae_core.circuits import Circuit, Head, stored_circuit, stored_circuits
+from dsae_core.circuits import Circuit, Head, read_circuit, stored_circuit, stored_circuits
 from dsae_core.tasks import TASKS
 
 SHAPES = {"gpt2": (12, 12), "attn-only-4l": (4, 8)}
@@ -35,8 +37,8 @@ LISTS: dict[tuple[str, str, str], dict[str, str]] = {
         "name mover": "9.9 9.6 10.0",
         "backup name mover": "10.10 10.6 10.2 10.1 11.2 11.9 11.3 9.7",
     },
-    ("greater_than", "gpt2", "hanna2023"): {"": "0.1 0.3 0.5 5.5 6.1 6.9 7.10 8.11 9.1"},
-    ("greater_than", "gpt2", "hanna2023-release"): {
+    ("greater_than", "gpt2", "acdc"): {"": "0.1 0.3 0.5 5.5 6.1 6.9 7.10 8.11 9.1"},
+    ("greater_than", "gpt2", "hanna2023"): {
         "at the start year": "0.1 0.3 0.5",
         "at the last position": "9.1 8.11 7.10 6.9 5.5 8.8 5.1",
     },
@@ -76,6 +78,11 @@ def test_roles_are_those_of_the_source_and_every_head_has_one(key: tuple[str, st
         assert sorted(chain(*circuit.roles.values())) == list(circuit.heads)  # a head in two roles would be twice here
 
 
+def test_roles_survive_saving_and_reading(key: tuple[str, str, str], tmp_path: Path) -> None:
+    stored = published(*key)
+    assert read_circuit(stored.save(tmp_path / "circuit.json")) == stored
+
+
 def test_heads_exist_in_the_model(key: tuple[str, str, str]) -> None:
     circuit = published(*key)
     member = circuit.membership(*SHAPES[circuit.model])
@@ -100,7 +107,7 @@ def test_provenance_names_paper_and_list(key: tuple[str, str, str]) -> None:
 
 
 def test_mlps_left_out_of_greater_than_are_named() -> None:
-    for name in ("hanna2023", "hanna2023-release"):
+    for name in ("acdc", "hanna2023"):
         assert published("greater_than", "gpt2", name).provenance["omits"].startswith("MLPs 0-3 and 8-11")
 
 
@@ -109,7 +116,7 @@ def test_mlps_left_out_of_greater_than_are_named() -> None:
     [
         (("ioi", "gpt2", "wang2022"), ("ioi", "gpt2", "oneill2024"), "9.0", "11.3"),
         (("docstring", "attn-only-4l", "acdc"), ("docstring", "attn-only-4l", "oneill2024"), "1.2", "1.0"),
-        (("greater_than", "gpt2", "hanna2023"), ("greater_than", "gpt2", "hanna2023-release"), "6.1", "5.1 8.8"),
+        (("greater_than", "gpt2", "acdc"), ("greater_than", "gpt2", "hanna2023"), "6.1", "5.1 8.8"),
     ],
 )
 def test_lists_that_disagree_are_not_merged(
@@ -118,6 +125,31 @@ def test_lists_that_disagree_are_not_merged(
     first, second = set(published(*one).heads), set(published(*other).heads)
     assert sorted(first - second) == heads(only_in_one)
     assert sorted(second - first) == heads(only_in_other)
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "name"),
+    [
+        ("gpt2", "ioi", "wang2022"),
+        ("gpt2", "greater_than", "hanna2023"),  # not acdc, which comes first by name
+        ("attn-only-4l", "docstring", "acdc"),  # the post that found the circuit has no list of its own here
+        ("smollm2-135m", "ioi", "measured"),
+    ],
+)
+def test_the_list_taken_without_a_name_is_chosen_on_purpose(model: str, task: str, name: str) -> None:
+    chosen = stored_circuit(model, task)
+    assert chosen is not None
+    assert chosen.name == name
+
+
+def test_a_measured_circuit_goes_before_published_ones_and_unknown_names_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = [published("ioi", "gpt2", "wang2022")]
+    lists = [replace(lists[0], name="aardvark2020"), *lists, replace(lists[0], name="measured")]
+    for most, expected in ((3, "measured"), (2, "wang2022"), (1, "aardvark2020")):
+        monkeypatch.setattr("dsae_core.circuits.circuit.stored_circuits", lambda *_, most=most: lists[:most])
+        chosen = stored_circuit("gpt2", "ioi")
+        assert chosen is not None
+        assert chosen.name == expected
 
 
 def test_files_are_named_by_what_they_hold() -> None:

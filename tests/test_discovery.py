@@ -12,6 +12,7 @@ from dsae_core import discovery
 from dsae_core.dictionary import HeadDictionaries, SharedDictionary, fold, isometry, train_per_head, train_shared
 from dsae_core.discovery import discover, discover_from_activations
 from dsae_core.errors import UserError
+from dsae_core.flow import Surroundings
 from dsae_core.models import LanguageModel
 from dsae_core.prompts import PromptPairs
 
@@ -131,21 +132,23 @@ def test_per_head_training_lowers_the_loss_and_keeps_unit_norms() -> None:
 def test_positional_scores_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     # One head, d = 2, two positions, identity dictionary. Rows: positive (4, 0) (0, 4); negative (0, 4) (0, 4).
     z = torch.tensor([[[4.0, 0.0], [0.0, 4.0]], [[0.0, 4.0], [0.0, 4.0]]]).reshape(2, 2, 1, 1, 2)
-    eye = HeadDictionaries(torch.eye(2).expand(1, 2, 2), torch.zeros(1, 2), torch.zeros(0))
-    monkeypatch.setattr(discovery, "train_per_head", lambda *_, **__: eye)
+    eye = torch.eye(2).expand(1, 2, 2)
+    made = HeadDictionaries(eye, eye, torch.zeros(1, 2), torch.zeros(0))
+    monkeypatch.setattr(discovery, "train_per_head", lambda *_, **__: made)
     w_o = torch.eye(2).reshape(1, 1, 2, 2)
     found = discover_from_activations(z[:1], z[1:], w_o, n_features=2, threshold=0.1)
-    # Mean (1, 3); centred: (3, -3) once and (-1, 1) three times. Norms 3 sqrt 2, sqrt 2 (x3): mean 1.5 sqrt 2.
-    # Activations: feature 0 with 3 / (1.5 sqrt 2) = sqrt 2 at position 0 of the positive, else feature 1, sqrt 2 / 3.
-    assert found.codes.flatten().tolist() == [0, 1, 1, 1]
-    assert torch.allclose(found.activations.flatten(), torch.tensor([2**0.5, 2**0.5 / 3, 2**0.5 / 3, 2**0.5 / 3]))
-    # Only code 0 at position 0 is unique, so the score is its activation.
-    assert found.node_scores.item() == pytest.approx(2**0.5)
+    # Less the mean at each position: (2, -2) and (-2, 2) at the first, nothing at the last. Mean norm sqrt 2.
+    # Activations 2 / sqrt 2: feature 0 in the positive, feature 1 in the negative.
+    assert found.codes.flatten().tolist() == [0, -1, 1, -1]
+    assert torch.allclose(found.activations.flatten(), torch.tensor([2**0.5, 0, 2**0.5, 0]))
+    # The codes differ by sqrt 2 along each of two directions, in units of sqrt 2; the one layer has all layers to come.
+    assert found.node_scores.item() == pytest.approx(2 * 2**0.5)
     assert found.unique().flatten().tolist() == [True, False]
-    # Above threshold .6 the weak rows have no code; the score stands.
-    strict = discover_from_activations(z[:1], z[1:], w_o, n_features=2, threshold=0.6)
-    assert strict.codes.flatten().tolist() == [0, -1, -1, -1]
-    assert strict.node_scores.item() == pytest.approx(2**0.5)
+    assert found.pair_scores.item() == pytest.approx(2)
+    # Above threshold 1.5 no row has a code.
+    strict = discover_from_activations(z[:1], z[1:], w_o, n_features=2, threshold=1.5)
+    assert strict.codes.flatten().tolist() == [-1] * 4
+    assert strict.node_scores.item() == 0
 
 
 def planted(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,7 +169,6 @@ def test_positional_ranks_planted_heads_first(seed: int) -> None:
     # Each planted head's codes are new in nearly every positive, at the position it was planted at.
     assert found.unique()[:, 3, 1].sum() >= 7
     assert found.unique()[:, 2, 5].sum() >= 7
-    assert torch.allclose(found.pair_scores.diagonal(), found.node_scores.flatten())
     assert torch.equal(found.pair_scores, found.pair_scores.T)
 
 
@@ -184,11 +186,15 @@ def test_discover_equals_discovery_from_its_activations(tiny_model: LanguageMode
     direct = discover(tiny_model, tiny_pairs)
     batch = tokenize(tiny_model, [*tiny_pairs.positive, *tiny_pairs.negative])
     z = collect_head_outputs(tiny_model, batch).z
-    cached = discover_from_activations(z[:3], z[3:], output_weights(tiny_model), batch.mask)
-    assert torch.equal(direct.node_scores, cached.node_scores)
+    w_o = output_weights(tiny_model)
+    around = Surroundings.of(collect_head_outputs(tiny_model, batch, routes=True), w_o, 3)
+    cached = discover_from_activations(z[:3], z[3:], w_o, batch.mask, surroundings=around)
+    assert torch.allclose(direct.node_scores, cached.node_scores, rtol=1e-4)
+    blind = discover_from_activations(z[:3], z[3:], w_o, batch.mask)
+    assert not torch.allclose(direct.node_scores, blind.node_scores, rtol=0.05)
     assert direct.tokens[0] == ("Mary", "and", "Mary", "gave", "it", "to")
     assert direct.provenance["model"] == "tiny"
-    assert set(direct.timings) == {"tokenize", "collect", "train", "encode", "score"}
+    assert set(direct.timings) == {"tokenize", "collect", "follow", "train", "encode", "score"}
 
 
 def test_pairs_of_different_length_are_pooled_with_a_warning(tiny_model: LanguageModel) -> None:
@@ -210,7 +216,7 @@ def test_padding_never_has_a_code(tiny_model: LanguageModel) -> None:
 def test_progress_names_the_stages_and_can_cancel(tiny_model: LanguageModel, tiny_pairs: PromptPairs) -> None:
     seen: list[str] = []
     discover(tiny_model, tiny_pairs, progress=lambda stage, _: seen.append(stage))
-    assert list(dict.fromkeys(seen)) == ["tokenize", "collect", "train", "encode", "score"]
+    assert list(dict.fromkeys(seen)) == ["tokenize", "collect", "follow", "train", "encode", "score"]
 
     def cancel(stage: str, fraction: float) -> None:
         if stage == "train" and (fraction > 0.5 or method == "positional"):

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from dsae_core.errors import UserError
-from dsae_core.faithfulness import AblationRuns, FaithfulnessCurve, circuit_sizes, faithfulness_curve
+from dsae_core.faithfulness import (
+    AblationRuns,
+    FaithfulnessCurve,
+    FaithfulnessReport,
+    circuit_sizes,
+    faithfulness_curve,
+    faithfulness_report,
+)
+from dsae_core.figures import faithfulness_chart, save_svg
 from dsae_core.interventions import ablation_sources, interchange_effects, record_head_inputs, run_clean
 from dsae_core.models import LanguageModel, TokenBatch, last_logits, tokenize
 from dsae_core.prompts import PromptPairs
@@ -85,3 +96,66 @@ def test_what_cannot_be_measured_is_refused(tiny_model: LanguageModel, solved_pa
     unequal = PromptPairs(("the cat",), ("the cat ran",), ((" a",),), ((" b",),))
     with pytest.raises(UserError, match="Row 1"):
         faithfulness_curve(tiny_model, unequal, torch.zeros(2, 4))
+
+
+def test_random_circuits_are_curves_of_random_rankings(tiny_model: LanguageModel, solved_pairs: PromptPairs) -> None:
+    scores = torch.arange(8.0).reshape(2, 4)
+    done: list[float] = []
+    options: dict[str, Any] = {"sizes": [1, 3], "ablation": "mean"}
+    report = faithfulness_report(
+        tiny_model, solved_pairs, scores, seeds=[7, 8], progress=lambda _, share: done.append(share), **options
+    )
+    assert report.curve == faithfulness_curve(tiny_model, solved_pairs, scores, **options)
+    for seed, curve in zip(report.seeds, report.random, strict=True):
+        ranking = torch.rand(2, 4, generator=torch.Generator().manual_seed(seed))
+        assert curve == faithfulness_curve(tiny_model, solved_pairs, ranking, **options)
+    assert report.random[0] != report.random[1]
+    assert done == sorted(done)
+    assert done[-1] == 1.0
+
+
+def test_kl_and_removed_computed_independently(tiny_model: LanguageModel, solved_pairs: PromptPairs) -> None:
+    scores = torch.zeros(2, 4)
+    scores[0, 2], scores[1, 3] = 2.0, 1.0
+    curve = faithfulness_curve(tiny_model, solved_pairs, scores, sizes=[2], ablation="zero")
+    runs = AblationRuns(tiny_model, solved_pairs, "zero")
+    members = scores > 0
+    whole, only, without, none = (
+        runs.logits(ablated)
+        for ablated in (torch.zeros(2, 4, dtype=torch.bool), ~members, members, torch.ones(2, 4, dtype=torch.bool))
+    )
+    empty, span = runs.metric(none), runs.metric(whole) - runs.metric(none)
+    assert curve.kept[1] == pytest.approx((runs.metric(only) - empty) / span, abs=1e-6)
+    assert curve.removed[1] == pytest.approx((runs.metric(without) - empty) / span, abs=1e-6)
+    kl = torch.nn.functional.kl_div(only.log_softmax(-1), whole.log_softmax(-1), log_target=True, reduction="batchmean")
+    assert curve.kl[1] == pytest.approx(float(kl), abs=1e-5)
+
+
+def test_a_report_as_table_document_and_figure(tmp_path: Path) -> None:
+    def curve(kept: float) -> FaithfulnessCurve:
+        return FaithfulnessCurve((0, 1, 4), (0.0, kept, 1.0), (1.0, 1 - kept, 0.0), (2.0, kept, 0.0), 3.0, 1.0)
+
+    report = FaithfulnessReport(curve(0.75), (curve(0.25), curve(-0.25)), (0, 1))
+    frame = report.frame()
+    assert list(frame["size"]) == [0, 1, 4]
+    assert list(frame["kept"]) == [0.0, 0.75, 1.0]
+    assert list(frame["random_kept"]) == [0.0, 0.0, 1.0]
+    assert list(frame["random_removed"]) == [1.0, 1.0, 0.0]
+    document = report.to_dict()
+    # Areas over the shares 0, 1/4 and 1 of the heads.
+    assert document["cpr"] == pytest.approx(0.25 * 0.375 + 0.75 * 0.875)
+    assert document["cmd"] == pytest.approx(0.25 * 0.625 + 0.75 * 0.125)
+    assert [(entry["seed"], entry["kept"][1]) for entry in document["random"]] == [(0, 0.25), (1, -0.25)]
+    points = report.points()
+    assert len(points) == 3 * 2 * 3
+    assert points[(points["seed"] == 1) & (points["kind"] == "removed")]["share"].tolist() == [1.0, 1.25, 0.0]
+    chart = faithfulness_chart(points, n_heads=4, method="norm")
+    drawn = save_svg(chart, tmp_path / "curves.svg").read_text()
+    assert drawn.startswith("<svg")
+    assert "random circuits" in drawn
+    alone = FaithfulnessReport(curve(0.75), (), ())
+    assert alone.frame()["random_kept"].isna().all()
+    text = save_svg(faithfulness_chart(alone.points(), n_heads=4, method="norm"), tmp_path / "one.svg").read_text()
+    assert "random circuits" not in text
+    with pytest.raises(UserError, match=r"ends in \.svg"):
+        save_svg(chart, tmp_path / "curves.png")

@@ -23,6 +23,7 @@ from dsae_core.models import (
     output_weights,
     tokenize,
 )
+from dsae_core.models.attention import observe_attention
 
 WORDS = "When Mary and John went to the store , gave a drink Anna book bakery".split()
 PROMPTS = [
@@ -164,6 +165,43 @@ def measure_written(family: Family, model: LanguageModel, ids: Tensor, mask: Ten
             share = share * gain / (projected.square().mean(-1, keepdim=True) + model.module.config.rms_norm_eps).sqrt()
         biases.append(share)
     return torch.stack(written), torch.stack(biases)
+
+
+def test_routes_make_up_what_heads_put_out(case: tuple[Family, LanguageModel]) -> None:
+    family, model = case
+    before = model.module.config._attn_implementation
+    plain = collect_head_outputs(model, tokenize(model, PROMPTS))
+    outputs = collect_head_outputs(model, tokenize(model, PROMPTS), routes=True)
+    assert model.module.config._attn_implementation == before
+    assert torch.allclose(outputs.z, plain.z, atol=1e-5)
+    assert plain.routes is None
+    if family.kind == "gpt_neo":  # computes its attention by itself
+        assert outputs.routes is None
+        return
+    assert outputs.routes is not None
+    attention, values = outputs.routes.attention, outputs.routes.values
+    rebuilt = torch.einsum("lehts,leshd->etlhd", attention, values)
+    assert torch.allclose(rebuilt, outputs.z, atol=1e-5)
+    assert torch.allclose(outputs.routes.streams.norm(dim=-1), outputs.residual_norm, atol=1e-4)
+    assert not attention.triu(1).any()
+
+
+def test_observing_ends_however_the_block_ends() -> None:
+    model = tiny_model("llama")
+    with pytest.raises(KeyboardInterrupt), observe_attention(model, lambda *_: None):
+        raise KeyboardInterrupt
+    assert model.module.config._attn_implementation == "eager"
+    seen: list[int] = []
+    with observe_attention(model, lambda layer, *_: seen.append(layer)) as possible:
+        last_logits(model, *_two(model))
+    last_logits(model, *_two(model))
+    assert possible
+    assert seen == [0, 1, 2]
+
+
+def _two(model: LanguageModel) -> tuple[Tensor, Tensor]:
+    batch = tokenize(model, PROMPTS[:2])
+    return batch.ids, batch.mask
 
 
 def test_heads_sum_to_what_attention_adds(case: tuple[Family, LanguageModel]) -> None:

@@ -12,6 +12,7 @@ from dsae_core.baselines.edges import edge_attribution
 from dsae_core.baselines.forward_only import (
     output_norm,
     paired_difference,
+    paired_difference_followed,
     paired_difference_pooled,
     paired_difference_scaled,
     random_scores,
@@ -46,6 +47,7 @@ _ALL = (
     Baseline("paired_pooled", "Paired difference, pooled", "a forward pass", paired_difference_pooled),
     Baseline("paired", "Paired difference", "a forward pass", paired_difference),
     Baseline("paired_scaled", "Paired difference, scaled", "a forward pass", paired_difference_scaled),
+    Baseline("paired_flow", "Paired difference, followed", "a forward pass", paired_difference_followed),
     Baseline("hisp", "Head importance (HISP)", "gradients, answers", head_importance),
     Baseline("attribution", "Attribution patching", "gradients, answers", attribution_patching),
     Baseline("ig5", "Integrated gradients, 5 steps", "gradients, answers", integrated_gradients),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dsae_core.flow import SMALLEST_SHARE, Surroundings
 from dsae_core.interventions import tokenize_sides
 from dsae_core.models import HeadOutputs, LanguageModel, collect_head_outputs, output_weights, tokenize
 from dsae_core.prompts import PromptPairs
@@ -48,6 +49,29 @@ def paired_difference_scaled(model: LanguageModel, pairs: PromptPairs, seed: int
     """
     differences, residual_norm = _position_differences(model, pairs)
     return (differences / residual_norm.clamp_min(1e-6).sqrt().unsqueeze(-1)).amax(dim=1).mean(dim=0)
+
+
+def paired_difference_followed(model: LanguageModel, pairs: PromptPairs, seed: int) -> Tensor:
+    """What the positional method scores by, on the head outputs themselves and not on their codes, [L, heads].
+
+    The geometric mean of the largest scaled difference within a pair and of the largest scaled mean difference, each
+    weighted by how far it reaches, times the fifth root of the head's share of the change at the last position. It
+    shows what the codes cost or bring. Needs one forward pass over both sides.
+    """
+    batch = tokenize(model, [*pairs.positive, *pairs.negative], names=pairs.cells)
+    outputs = collect_head_outputs(model, batch, routes=True)
+    around = Surroundings.of(outputs, output_weights(model), len(pairs))
+    positive, negative = (outputs.mask[rows] for rows in (slice(len(pairs)), slice(len(pairs), None)))
+    both = (positive & negative)[:, :, None, None, None]
+    relative = outputs.z / outputs.residual_norm.permute(1, 2, 0).clamp_min(1e-6).sqrt()[..., None, None]
+    difference = (relative[: len(pairs)] - relative[len(pairs) :]) * both
+    weight = around.weight[..., None]
+    within = (_written_norm(difference, model) * weight).amax(dim=1).mean(dim=0)
+    common = (_written_norm(difference.mean(dim=0), model) * weight.mean(dim=0)).amax(dim=0)
+    scores = (within * common).sqrt()
+    if around.shares is None:
+        return scores
+    return scores * (around.shares.abs().sum(dim=1).mean(dim=0) + SMALLEST_SHARE) ** 0.2
 
 
 def _sides(model: LanguageModel, pairs: PromptPairs) -> tuple[HeadOutputs, HeadOutputs]:

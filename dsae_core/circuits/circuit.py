@@ -17,6 +17,11 @@ Head = tuple[int, int]
 
 SCHEMA = 1
 
+PREFERENCE = ("measured", "wang2022", "hanna2023", "acdc", "oneill2024")
+"""Which list speaks for a model and task where none is named: the one measured on that very model here; else that of
+the paper that found the circuit; else ACDC's encoding of it (Conmy et al. 2023), which later work compares with; else
+O'Neill & Bui's. Lists of other names come last, by name."""
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -164,7 +169,10 @@ def stored_circuits(model: str | None = None, task: str | None = None) -> list[C
 
 
 def stored_circuit(model: str, task: str, name: str | None = None) -> Circuit | None:
-    """The shipped circuit of a model and task; the measured one unless another is named. None where there is none."""
+    """The shipped circuit of a model and task; without a name the first in PREFERENCE. None where there is none.
+
+    Published lists disagree, so whoever shows a number measured against the circuit shows the circuit's name too.
+    """
     found = [c for c in stored_circuits(model, task) if name in (None, c.name)]
-    found.sort(key=lambda c: c.name != "measured")
+    found.sort(key=lambda c: PREFERENCE.index(c.name) if c.name in PREFERENCE else len(PREFERENCE))
     return found[0] if found else None

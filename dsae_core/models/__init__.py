@@ -3,6 +3,7 @@
 from dsae_core.models.adapter import adapt, output_weights
 from dsae_core.models.collect import (
     HeadOutputs,
+    Routes,
     TokenBatch,
     collect_head_outputs,
     edit_head_outputs,
@@ -19,6 +20,7 @@ __all__ = [
     "HeadSite",
     "LanguageModel",
     "ModelInfo",
+    "Routes",
     "TokenBatch",
     "adapt",
     "available_models",

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from dsae_core.errors import UserError
 from dsae_core.models.adapter import block_input, fit_inverse_rms, run_module
+from dsae_core.models.attention import observe_attention
 from dsae_core.models.language_model import HeadSite, LanguageModel, Progress
-from dsae_core.models.memory import require_memory
+from dsae_core.models.memory import available_memory, require_memory
 
 ATTENTION_NUMBERS = 2**28
 """The most attention weights [B, heads, T, T] that one layer may hold at a time: 1 GiB in float32."""
@@ -39,6 +40,20 @@ class HeadOutputs:
     mask: Tensor  # [E, T] bool
     residual_norm: Tensor  # [L, E, T] float32: norm of the residual stream as it enters each layer
     logits: Tensor  # [E, V] float32, at the last position
+    routes: Routes | None = None  # where asked for, and where the model shows them and they fit in memory
+
+
+@dataclass(frozen=True, eq=False)
+class Routes:
+    """What a forward pass moved between positions, so that a change can be followed to the prediction.
+
+    What head h writes at position t is the sum over s of ``attention[.., t, s] * values[s] @ W_O[h]``, plus what a
+    bias of the values adds. All float32, on the model's device, attention 0 on padding.
+    """
+
+    attention: Tensor  # [L, E, heads, T, T]; divided by the RMS of the norm after the projection where there is one
+    values: Tensor  # [L, E, T, heads, d]
+    streams: Tensor  # [L, E, T, D], the residual stream as it enters each layer
 
 
 def tokenize(
@@ -95,11 +110,23 @@ def _readable(model: LanguageModel, token: int) -> str:
 
 
 def collect_head_outputs(
-    model: LanguageModel, batch: TokenBatch, *, batch_size: int = 64, progress: Progress | None = None
+    model: LanguageModel,
+    batch: TokenBatch,
+    *,
+    batch_size: int = 64,
+    routes: bool = False,
+    progress: Progress | None = None,
 ) -> HeadOutputs:
     """Run the prompts forward, at most `batch_size` at once, and keep every head's z at every position.
 
     z is the input of the attention output projection, divided by the RMS of the norm after it where there is one.
+
+    Args:
+        model: the model.
+        batch: from tokenize.
+        batch_size: prompts in one forward pass.
+        routes: also keep attention, values and streams, where they take at most half of the memory that is free.
+        progress: called as ("collect", share done).
 
     Raises:
         UserError: The outputs do not fit in the memory that is free.
@@ -109,6 +136,7 @@ def collect_head_outputs(
     require_memory(4 * torch.Size(shape).numel(), model.device, "The head outputs", "Use fewer or shorter prompts.")
     z = torch.zeros(shape, device=model.device)
     residual_norm = torch.zeros(model.n_layers, n_prompts, length, device=model.device)
+    kept = _empty_routes(model, n_prompts, length) if routes else None
     logits = []
     batch_size = max(1, min(batch_size, ATTENTION_NUMBERS // (model.n_heads * length**2)))
     for start in range(0, n_prompts, batch_size):
@@ -116,6 +144,8 @@ def collect_head_outputs(
         with model.lock, ExitStack() as hooks:
             for layer, site in enumerate(model.sites):
                 hooks.enter_context(_reading(site, z[rows, :, layer], residual_norm[layer, rows]))
+            if kept is not None and not hooks.enter_context(_reading_routes(model, kept, rows)):
+                kept = None
             logits.append(last_logits(model, batch.ids[rows], batch.mask[rows]))
         if progress is not None:
             progress("collect", rows.stop / n_prompts)
@@ -123,7 +153,52 @@ def collect_head_outputs(
     if not bool(mask.all()):  # whatever a model computes on padding means nothing
         z.masked_fill_(~mask[:, :, None, None, None], 0.0)
         residual_norm.masked_fill_(~mask, 0.0)
-    return HeadOutputs(z, mask, residual_norm, torch.cat(logits))
+        if kept is not None:
+            kept.attention.masked_fill_(~(mask[:, None, :, None] & mask[:, None, None, :]), 0.0)
+            kept.streams.masked_fill_(~mask[..., None], 0.0)
+    return HeadOutputs(z, mask, residual_norm, torch.cat(logits), kept)
+
+
+def _empty_routes(model: LanguageModel, n_prompts: int, length: int) -> Routes | None:
+    """Room for the routes of n prompts, None where they would take more than half of the free memory."""
+    n_layers, n_heads = model.n_layers, model.n_heads
+    shapes = (
+        (n_layers, n_prompts, n_heads, length, length),
+        (n_layers, n_prompts, length, n_heads, model.d_head),
+        (n_layers, n_prompts, length, model.d_model),
+    )
+    if 4 * sum(torch.Size(shape).numel() for shape in shapes) > available_memory(model.device) // 2:
+        return None
+    return Routes(*(torch.zeros(shape, device=model.device) for shape in shapes))
+
+
+@contextmanager
+def _reading_routes(model: LanguageModel, routes: Routes, rows: slice) -> Iterator[bool]:
+    """While open, a forward pass over these rows is copied into routes; yields whether the model allows it."""
+
+    def read_attention(layer: int, weights: Tensor, values: Tensor) -> None:
+        repeats = model.n_heads // values.shape[1]  # grouped heads share keys and values
+        routes.attention[layer, rows] = weights.float()
+        routes.values[layer, rows] = values.float().repeat_interleave(repeats, dim=1).transpose(1, 2)
+
+    def reading_block(layer: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def read_stream(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            routes.streams[layer, rows] = block_input(args, kwargs).float()
+
+        return read_stream
+
+    def reading_norm(layer: int, gain: Tensor) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def divide_by_rms(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            routes.attention[layer, rows] *= fit_inverse_rms(args[0], output, gain)[:, None, :, None]
+
+        return divide_by_rms
+
+    with observe_attention(model, read_attention) as possible, ExitStack() as hooks:
+        for layer, site in enumerate(model.sites):
+            hooks.callback(site.block.register_forward_pre_hook(reading_block(layer), with_kwargs=True).remove)
+            if site.norm is not None and site.gain is not None:
+                hooks.callback(site.norm.register_forward_hook(reading_norm(layer, site.gain)).remove)
+        yield possible
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from dsae_core.models.attention import OBSERVER
+
 
 class HookedConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Sizes and variants of a `HookedModule`, under the names that transformers uses."""
@@ -121,7 +123,11 @@ class HookedAttention(nn.Module):
         scores = q.float() @ k.float().mT / self.scale
         # Minus infinity would make the rows of padding NaN, which spreads through 0 * NaN to the tokens after it.
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
-        z = scores.softmax(dim=-1).to(v.dtype) @ v
+        weights = scores.softmax(dim=-1)
+        observe = getattr(self, OBSERVER, None)
+        if observe is not None:
+            observe(weights, v)
+        z = weights.to(v.dtype) @ v
         written: Tensor = self.o_proj(z.transpose(1, 2).flatten(-2))
         return written
 

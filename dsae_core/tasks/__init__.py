@@ -12,6 +12,8 @@ from dsae_core.tasks.docstring import docstring
 from dsae_core.tasks.greater_than import greater_than
 from dsae_core.tasks.indirect_object import ioi
 from dsae_core.tasks.induction import induction
+from dsae_core.tasks.pronoun import pronoun
+from dsae_core.tasks.successor import successor
 from dsae_core.tasks.vocabulary import Tokenizer
 
 
@@ -57,6 +59,18 @@ TASKS: Mapping[str, Task] = {
         "A sequence of random words is repeated, and the next word follows from its first pass.",
         induction,
     ),
+    "pronoun": Task(
+        "pronoun",
+        "Gendered pronoun",
+        "“So Mary is a really great friend, isn't” is completed with “she”.",
+        pronoun,
+    ),
+    "successor": Task(
+        "successor",
+        "Successor (days and months)",
+        "“If today is Monday, then tomorrow is” is completed with “Tuesday”.",
+        successor,
+    ),
 }
 
 __all__ = [
@@ -69,7 +83,9 @@ __all__ = [
     "greater_than",
     "induction",
     "ioi",
+    "pronoun",
     "read_pairs_csv",
+    "successor",
     "task_metric",
     "write_pairs_csv",
 ]

@@ -1,0 +1,159 @@
+"""Follow what heads write to the prediction, with forward passes only: who can reach it, and who carries the change.
+
+P prompt pairs, T positions, L layers, h heads a layer, d = d_head, D = d_model; tensors as in
+`dsae_core.models.Routes`. Nothing here differentiates the model: both quantities are read off what the forward passes
+moved. They replace a fixed damping with depth; docs/method.md has the ablation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dsae_core.models import HeadOutputs, Routes
+
+SMALLEST_SHARE = 1e-3
+"""Shares of the change are told apart down to about this one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What is known of the stream that heads write to. L layers of h heads; T positions.
+
+    Attributes:
+        weight: [P, T, L], how far what is written there gets to the last position, 0 to 1.
+        residual_norm: [E, T, L], norm of the residual stream as it enters the layer; None where it is not known.
+        shares: [P, T, L, h], change_shares; None where it is not known.
+    """
+
+    weight: Tensor
+    residual_norm: Tensor | None = None
+    shares: Tensor | None = None
+
+    @classmethod
+    def of(cls, outputs: HeadOutputs, w_o: Tensor, n_positive: int) -> Surroundings:
+        """What forward passes over P positives and then their P negatives show.
+
+        Args:
+            outputs: of collect_head_outputs, with routes where they could be had.
+            w_o: [L, h, d, D], output weights.
+            n_positive: P.
+        """
+        residual_norm = outputs.residual_norm.permute(1, 2, 0)
+        routes = outputs.routes
+        if routes is None:
+            return cls(depth_weight(n_positive, *residual_norm.shape[1:]).to(w_o.device), residual_norm)
+        positive, negative = (
+            Routes(routes.attention[:, rows], routes.values[:, rows], routes.streams[:, rows])
+            for rows in (slice(n_positive), slice(n_positive, None))
+        )
+        return cls(
+            reach(positive, outputs.residual_norm[:, :n_positive], w_o),
+            residual_norm,
+            change_shares(positive, negative, outputs.z[:n_positive] - outputs.z[n_positive:], w_o),
+        )
+
+    @classmethod
+    def unknown(cls, n_positive: int, length: int, n_layers: int) -> Surroundings:
+        """Where there are only head outputs."""
+        return cls(depth_weight(n_positive, length, n_layers))
+
+
+def depth_weight(n_positive: int, length: int, n_layers: int) -> Tensor:
+    """[P, T, L]: in place of reach, the root of the share of layers that are still to come; 1 at the last position."""
+    weight = (1 - torch.arange(n_layers) / n_layers).sqrt().repeat(n_positive, length, 1)
+    weight[:, -1] = 1
+    return weight
+
+
+def reach(routes: Routes, residual_norm: Tensor, w_o: Tensor) -> Tensor:
+    """How far what is written at a layer and position can get to the last position, 0 to 1.
+
+    What is written at the last position arrives. What is written at s arrives as far as later layers' attention takes
+    it to positions that arrive: by the length of what the heads move from s to t, relative to the residual stream at t
+    (their root of summed squares, for heads write in directions of their own). It is attention rollout (Abnar &
+    Zuidema 2020, arXiv 2005.00928) with value-weighted attention (Kobayashi et al. 2020, arXiv 2004.10102).
+
+    Args:
+        routes: of the positives.
+        residual_norm: [L, P, T], norms of their residual streams.
+        w_o: [L, h, d, D], output weights.
+
+    Returns:
+        [P, T, L].
+    """
+    n_layers, n_prompts, _, length, _ = routes.attention.shape
+    gram = w_o @ w_o.transpose(-1, -2)
+    reached = w_o.new_zeros(n_prompts, length, n_layers)
+    now = w_o.new_zeros(n_prompts, length)
+    now[:, -1] = 1
+    for layer in reversed(range(n_layers)):
+        reached[:, :, layer] = now
+        values = routes.values[layer]
+        written = torch.einsum("pshd,hde,pshe->psh", values, gram[layer], values).clamp_min(0).sqrt()
+        moved = routes.attention[layer] * written.transpose(1, 2)[:, :, None, :]
+        moved = moved.square().sum(dim=1).sqrt() / residual_norm[layer].clamp_min(1e-6)[:, :, None]  # [P, t, s]
+        now = (now + torch.einsum("pt,pts->ps", now, moved)).clamp_max(1)
+    return reached
+
+
+def change_shares(positive: Routes, negative: Routes, z_difference: Tensor, w_o: Tensor) -> Tensor:
+    """How much of the change at the last position each head accounts for.
+
+    The residual stream of a positive less that of its negative is a sum of what came in and what each head wrote.
+    Starting from the last position, a layer's change is shared out among these terms by their projection on the sum,
+    which adds up to 1. A head's share goes on to where its own change came from: to the values it read (of the
+    position they stood at), or to its pattern, half to the position that asked and half to those that were asked.
+    What an MLP adds is charged to the stream it read.
+
+    Args:
+        positive: routes of the P positives.
+        negative: routes of their negatives.
+        z_difference: [P, T, L, h, d], head outputs of the positives less those of the negatives, 0 on padding.
+        w_o: [L, h, d, D], output weights.
+
+    Returns:
+        [P, T, L, h]; a share may be negative, or above 1 where others are negative.
+    """
+    n_layers, n_heads, d_head, _ = w_o.shape
+    gram = w_o @ w_o.transpose(-1, -2)
+    shares = z_difference.new_zeros(z_difference.shape[:-1])
+    now = z_difference.new_zeros(z_difference.shape[:2])
+    now[:, -1] = 1
+    for layer in reversed(range(n_layers)):
+        z = z_difference[:, :, layer]
+        matrix = w_o[layer].flatten(0, 1)  # [h d, D]
+        came_in = positive.streams[layer] - negative.streams[layer]
+        total = came_in + z.flatten(2) @ matrix
+        size = total.square().sum(dim=-1).clamp_min(_TINY)
+        read = (total @ matrix.T).unflatten(-1, (n_heads, d_head))  # W_O total, so that z . read = written . total
+        of_heads = now[..., None] * (z * read).sum(dim=-1) / size[..., None]
+        shares[:, :, layer] = of_heads
+        now = now * (came_in * total).sum(dim=-1) / size
+        now = now + _sources(positive, negative, layer, z, gram[layer], of_heads)
+    return shares
+
+
+_TINY = 1e-9
+"""A change shorter than this, squared, is none."""
+
+
+def _sources(positive: Routes, negative: Routes, layer: int, z: Tensor, gram: Tensor, of_heads: Tensor) -> Tensor:
+    """[P, T]: the heads' shares [P, T, h], handed on to the positions that made their outputs change."""
+    direction = torch.einsum("pthd,hde->phte", z, gram)
+    size = torch.einsum("phte,pthe->pht", direction, z).clamp_min(_TINY)
+    direction = direction / size[..., None]
+    weights, other_weights = positive.attention[layer], negative.attention[layer]
+    values, other_values = positive.values[layer], negative.values[layer]
+    # A product's change is exactly the change of each factor times the mean of the other.
+    by_value = torch.einsum("phte,pshe->phts", direction, values - other_values)
+    by_value = by_value * (weights + other_weights) / 2
+    by_pattern = torch.einsum("phte,pshe->phts", direction, (values + other_values) / 2) * (weights - other_weights)
+    asked = by_pattern.abs()
+    asked = asked / asked.sum(dim=-1, keepdim=True).clamp_min(_TINY)
+    share = of_heads.transpose(1, 2)  # [P, h, t]
+    half = share * by_pattern.sum(dim=-1) / 2
+    handed = torch.einsum("pht,phts->ps", share, by_value) + torch.einsum("pht,phts->ps", half, asked)
+    return handed + half.sum(dim=1)
