@@ -161,6 +161,7 @@ def _discover(
     z, mask, w_o = z.flatten(2, 3).cpu(), mask.cpu(), w_o.flatten(0, 1).cpu()
     generator = torch.Generator().manual_seed(seed)
     notes: list[str] = []
+    edges: Tensor | None = None
     if isinstance(settings, PaperSettings):
         node, pair, codes, activations = _paper(z, mask, w_o, n_positive, settings, stages, generator)
     else:
@@ -177,6 +178,7 @@ def _discover(
         node, pair, codes, activations = _positional(
             z, mask, w_o, n_positive, settings, stages, generator, surroundings
         )
+        edges = None if surroundings.edges is None else surroundings.edges.cpu()
     return Discovery(
         node_scores=node.reshape(n_layers, n_heads).float(),
         pair_scores=pair.float(),
@@ -193,6 +195,7 @@ def _discover(
         },
         prompts=prompts,
         warnings=tuple(notes),
+        edge_scores=edges,
     )
 
 

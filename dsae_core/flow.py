@@ -25,12 +25,14 @@ class Surroundings:
     Attributes:
         weight: [P, T, L], how far what is written there gets to the last position, 0 to 1.
         residual_norm: [E, T, L], norm of the residual stream as it enters the layer; None where it is not known.
-        shares: [P, T, L, h], change_shares; None where it is not known.
+        shares: [P, T, L, h], of the change, see change_shares; None where it is not known.
+        edges: [H, H], likewise.
     """
 
     weight: Tensor
     residual_norm: Tensor | None = None
     shares: Tensor | None = None
+    edges: Tensor | None = None
 
     @classmethod
     def of(cls, outputs: HeadOutputs, w_o: Tensor, n_positive: int) -> Surroundings:
@@ -52,7 +54,7 @@ class Surroundings:
         return cls(
             reach(positive, outputs.residual_norm[:, :n_positive], w_o),
             residual_norm,
-            change_shares(positive, negative, outputs.z[:n_positive] - outputs.z[n_positive:], w_o),
+            *change_shares(positive, negative, outputs.z[:n_positive] - outputs.z[n_positive:], w_o),
         )
 
     @classmethod
@@ -99,8 +101,8 @@ def reach(routes: Routes, residual_norm: Tensor, w_o: Tensor) -> Tensor:
     return reached
 
 
-def change_shares(positive: Routes, negative: Routes, z_difference: Tensor, w_o: Tensor) -> Tensor:
-    """How much of the change at the last position each head accounts for.
+def change_shares(positive: Routes, negative: Routes, z_difference: Tensor, w_o: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of the change at the last position each head accounts for, and each direct path between two heads.
 
     The residual stream of a positive less that of its negative is a sum of what came in and what each head wrote.
     Starting from the last position, a layer's change is shared out among these terms by their projection on the sum,
@@ -115,25 +117,28 @@ def change_shares(positive: Routes, negative: Routes, z_difference: Tensor, w_o:
         w_o: [L, h, d, D], output weights.
 
     Returns:
-        [P, T, L, h]; a share may be negative, or above 1 where others are negative.
+        shares: [P, T, L, h]; one may be negative, or above 1 where others are negative.
+        edges: [H, H], for each sender (first axis) and later receiver the mean over pairs of how much of the
+            receiver's share the sender put into the streams that the receiver read, without its sign.
     """
     n_layers, n_heads, d_head, _ = w_o.shape
     gram = w_o @ w_o.transpose(-1, -2)
     shares = z_difference.new_zeros(z_difference.shape[:-1])
     now = z_difference.new_zeros(z_difference.shape[:2])
     now[:, -1] = 1
+    read = []
     for layer in reversed(range(n_layers)):
         z = z_difference[:, :, layer]
         matrix = w_o[layer].flatten(0, 1)  # [h d, D]
         came_in = positive.streams[layer] - negative.streams[layer]
         total = came_in + z.flatten(2) @ matrix
         size = total.square().sum(dim=-1).clamp_min(_TINY)
-        read = (total @ matrix.T).unflatten(-1, (n_heads, d_head))  # W_O total, so that z . read = written . total
-        of_heads = now[..., None] * (z * read).sum(dim=-1) / size[..., None]
+        along = (total @ matrix.T).unflatten(-1, (n_heads, d_head))  # W_O total, so that z . along = written . total
+        of_heads = now[..., None] * (z * along).sum(dim=-1) / size[..., None]
         shares[:, :, layer] = of_heads
-        now = now * (came_in * total).sum(dim=-1) / size
-        now = now + _sources(positive, negative, layer, z, gram[layer], of_heads)
-    return shares
+        read.append(_sources(positive, negative, layer, z, gram[layer], of_heads))
+        now = now * (came_in * total).sum(dim=-1) / size + read[-1].sum(dim=1)
+    return shares, _edges(positive.streams - negative.streams, z_difference, w_o, read[::-1])
 
 
 _TINY = 1e-9
@@ -141,7 +146,7 @@ _TINY = 1e-9
 
 
 def _sources(positive: Routes, negative: Routes, layer: int, z: Tensor, gram: Tensor, of_heads: Tensor) -> Tensor:
-    """[P, T]: the heads' shares [P, T, h], handed on to the positions that made their outputs change."""
+    """[P, h, T]: each head's shares [P, T, h], handed on to the positions that made its output change."""
     direction = torch.einsum("pthd,hde->phte", z, gram)
     size = torch.einsum("phte,pthe->pht", direction, z).clamp_min(_TINY)
     direction = direction / size[..., None]
@@ -155,5 +160,20 @@ def _sources(positive: Routes, negative: Routes, layer: int, z: Tensor, gram: Te
     asked = asked / asked.sum(dim=-1, keepdim=True).clamp_min(_TINY)
     share = of_heads.transpose(1, 2)  # [P, h, t]
     half = share * by_pattern.sum(dim=-1) / 2
-    handed = torch.einsum("pht,phts->ps", share, by_value) + torch.einsum("pht,phts->ps", half, asked)
-    return handed + half.sum(dim=1)
+    handed = torch.einsum("pht,phts->phs", share, by_value) + torch.einsum("pht,phts->phs", half, asked)
+    return handed + half
+
+
+def _edges(changes: Tensor, z_difference: Tensor, w_o: Tensor, read: list[Tensor]) -> Tensor:
+    """[H, H] from the streams' changes [L, P, T, D] and what each layer's heads read of each position, [P, h, T]."""
+    n_layers, n_heads = w_o.shape[:2]
+    edges = w_o.new_zeros(n_layers * n_heads, n_layers * n_heads)
+    for example, z in enumerate(z_difference):  # one at a time: what all heads wrote is large
+        written = torch.einsum("tlhd,lhdm->tlhm", z, w_o).flatten(1, 2)  # [T, H, D]
+        for layer in range(1, n_layers):
+            before, here = slice(layer * n_heads), slice(layer * n_heads, (layer + 1) * n_heads)
+            change = changes[layer, example]
+            put = (written[:, before] @ change[..., None])[..., 0]
+            put = put / change.square().sum(dim=-1, keepdim=True).clamp_min(_TINY)  # [T, senders]
+            edges[before, here] += (read[layer][example] @ put).T.abs() / len(z_difference)
+    return edges

@@ -31,7 +31,7 @@ class Discovery:
 
     Attributes:
         node_scores: [L, heads] float32, the higher the more the head belongs.
-        pair_scores: [H, H] float32, symmetric; its diagonal is the node score (before any division).
+        pair_scores: [H, H] float32, symmetric: how much the two heads' unique codes come together.
         codes: [E, T, H] int32, INACTIVE (-1) where a head has no code.
         activations: [E, T, H] float32, strength of each code, in the method's own units.
         n_positive: how many of the E examples are positives.
@@ -41,6 +41,8 @@ class Discovery:
         provenance: model name and digest, versions, date.
         prompts: the prompt pairs; None where only activations were given.
         warnings: what the reader should know about this run, one sentence each.
+        edge_scores: [H, H] float32, sender by receiver: how much of the change passes from one head directly to
+            another, later one; None where the streams were not seen.
     """
 
     node_scores: Tensor
@@ -54,6 +56,7 @@ class Discovery:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     prompts: PromptPairs | None = None
     warnings: tuple[str, ...] = ()
+    edge_scores: Tensor | None = None
 
     @property
     def n_layers(self) -> int:
@@ -116,6 +119,23 @@ class Discovery:
         truth = torch.tensor(circuit.membership(self.n_layers, self.n_heads))
         return evaluate(self.node_scores, truth)
 
+    def evaluate_edges(self, circuit: Circuit, scores: Tensor) -> Evaluation:
+        """Rank the direct paths between a circuit's heads, sender in an earlier layer, by scores [H, H].
+
+        Compared with the circuit's measured edges; heads outside the circuit, whose paths nobody measured, are left
+        out.
+
+        Raises:
+            UserError: the circuit has no measured edges.
+        """
+        if not circuit.edges:
+            raise UserError(f"Circuit {circuit.name!r} has no measured edges; see dsae ground-truth --edges.")
+        circuit.membership(self.n_layers, self.n_heads)  # refuses heads that this model does not have
+        known = {(edge.sender, edge.receiver) for edge in circuit.edges}
+        paths = [(a, b) for a in circuit.heads for b in circuit.heads if a[0] < b[0]]
+        values = [scores[a[0] * self.n_heads + a[1], b[0] * self.n_heads + b[1]] for a, b in paths]
+        return evaluate(torch.stack(values), torch.tensor([path in known for path in paths]))
+
     def to_frame(self) -> pd.DataFrame:
         """One row a head, best first: layer, head, score, rank, number of distinct unique codes."""
         example, position, head = torch.nonzero(self.unique(), as_tuple=True)
@@ -143,6 +163,7 @@ class Discovery:
             "provenance": dict(self.provenance),
             "prompts": self.prompts.to_dict() if self.prompts is not None else None,
             "warnings": list(self.warnings),
+            "edge_scores": None if self.edge_scores is None else _rounded(self.edge_scores),
         }
 
     @classmethod
@@ -155,7 +176,7 @@ class Discovery:
         if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
             raise UserError(f"This is not a saved discovery of schema {SCHEMA}.")
         try:
-            prompts = data["prompts"]
+            prompts, edges = data["prompts"], data.get("edge_scores")
             found = cls(
                 node_scores=torch.tensor(data["node_scores"], dtype=torch.float32),
                 pair_scores=torch.tensor(data["pair_scores"], dtype=torch.float32),
@@ -168,6 +189,7 @@ class Discovery:
                 provenance=dict(data["provenance"]),
                 prompts=PromptPairs.from_dict(prompts) if prompts is not None else None,
                 warnings=tuple(map(str, data["warnings"])),
+                edge_scores=None if edges is None else torch.tensor(edges, dtype=torch.float32),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(f"The saved discovery is malformed: {type(error).__name__} at {error}.") from error
@@ -184,11 +206,12 @@ class Discovery:
             and self.codes.shape[2] == n_all
             and 0 <= self.n_positive <= self.codes.shape[0]
             and len(self.tokens) in (0, self.codes.shape[0])
+            and (self.edge_scores is None or self.edge_scores.shape == (n_all, n_all))
         )
         if not fits:
             raise UserError("The saved discovery is malformed: its shapes do not fit together.")
-        for scores in (self.node_scores, self.pair_scores, self.activations):
-            if not bool(torch.isfinite(scores).all()):
+        for scores in (self.node_scores, self.pair_scores, self.activations, self.edge_scores):
+            if scores is not None and not bool(torch.isfinite(scores).all()):
                 raise UserError("The saved discovery is malformed: it has values that are not finite.")
 
     def save(self, path: str | Path) -> Path:

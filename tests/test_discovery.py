@@ -270,7 +270,7 @@ def test_result_survives_saving(tmp_path: object, tiny_model: LanguageModel, tin
     found = discover(tiny_model, tiny_pairs)
     path = found.save(Path(str(tmp_path)) / "run.json")
     back = read_discovery(path)
-    for name in ("node_scores", "pair_scores", "codes", "activations"):
+    for name in ("node_scores", "pair_scores", "codes", "activations", "edge_scores"):
         assert torch.equal(getattr(back, name), getattr(found, name)), name
     assert replace(back, node_scores=found.node_scores) is not None
     assert (back.prompts, back.settings, back.tokens) == (found.prompts, found.settings, found.tokens)

@@ -55,8 +55,10 @@ def test_shares_by_value_worked_out_by_hand() -> None:
     negative = one_head_routes([own, attention], [zero, zero], [zero, zero])
     z = torch.stack([change, torch.tensor([[3.0, 0.0], [3.0, 0.0]])], dim=1)[None, :, :, None]
     # At position 0 layer 1's head writes too, but nothing is left to take that to the prediction.
-    shares = change_shares(positive, negative, z, torch.eye(2).expand(2, 1, 2, 2))
+    shares, edges = change_shares(positive, negative, z, torch.eye(2).expand(2, 1, 2, 2))
     assert torch.allclose(shares[0, :, :, 0], torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    # All that layer 1's head read, layer 0's head had written.
+    assert torch.allclose(edges, torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
 
 
 def test_shares_by_pattern_go_half_to_who_asked_and_half_to_the_asked() -> None:
@@ -68,10 +70,12 @@ def test_shares_by_pattern_go_half_to_who_asked_and_half_to_the_asked() -> None:
     negative = one_head_routes([stayed, stayed], [zero, values], [zero, zero])
     late = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
     z = torch.stack([first, late], dim=1)[None, :, :, None]
-    shares = change_shares(positive, negative, z, torch.eye(2).expand(2, 1, 2, 2))
+    shares, edges = change_shares(positive, negative, z, torch.eye(2).expand(2, 1, 2, 2))
     assert shares[0, 1, 1, 0] == pytest.approx(1, abs=1e-3)
     # Positions 0 and 1: half for the query at 1, half for the keys; all of the pattern's effect is at key 0.
     assert torch.allclose(shares[0, :, 0, 0], torch.tensor([0.5, 0.5]), atol=1e-3)
+    # What it read had changed by 1e-4 of what layer 0 wrote: that head put 1e4 times the change there.
+    assert edges[0, 1] == pytest.approx(1e4, rel=1e-3)
 
 
 def test_shares_of_the_last_layer_and_what_came_in_add_up_to_one(
@@ -94,6 +98,10 @@ def test_shares_of_the_last_layer_and_what_came_in_add_up_to_one(
     assert (around.weight >= 0).all()
     assert (around.weight <= 1).all()
     assert around.shares.shape == (3, 6, 2, 4)
+    assert around.edges is not None
+    assert not around.edges[4:].any()
+    assert not around.edges[:, :4].any()
+    assert (around.edges[:4, 4:] > 0).all()
 
 
 def test_padding_takes_no_part(tiny_model: LanguageModel, tiny_pairs: PromptPairs) -> None:
