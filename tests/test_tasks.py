@@ -20,12 +20,16 @@ from dsae_core.tasks import (
     greater_than,
     induction,
     ioi,
+    pronoun,
     read_pairs_csv,
+    successor,
     task_metric,
     write_pairs_csv,
 )
 from dsae_core.tasks.answers import AnswerTokens
 from dsae_core.tasks.indirect_object import NAMES
+from dsae_core.tasks.pronoun import MEN, NEUTRAL, WOMEN
+from dsae_core.tasks.successor import DAYS, MONTHS
 
 
 class Words:
@@ -250,8 +254,41 @@ def test_induction_repeats_in_the_positive_only() -> None:
         assert not set(others[:6]) & set(words)
 
 
+def test_pronouns_follow_the_name_and_the_negative_has_none_to_follow() -> None:
+    pairs = pronoun(Digits(), 20, 0)
+    for positive, negative, (answer,), (distractor,) in zip(
+        pairs.positive, pairs.negative, pairs.answer, pairs.distractor, strict=True
+    ):
+        own, other = re.findall(r"\w+", positive), re.findall(r"\w+", negative)
+        ((name, neutral),) = [(a, b) for a, b in zip(own, other, strict=True) if a != b]
+        assert (name in WOMEN) == (answer == " she")
+        assert (name in MEN) == (answer == " he")
+        assert {answer, distractor} == {" he", " she"}
+        assert neutral in NEUTRAL
+    assert not set(NEUTRAL) & (set(WOMEN) | set(MEN))
+    assert [a for (a,) in pairs.answer] == [" she", " he"] * 10
+
+
+def test_successor_asks_for_the_next_day_or_month_and_goes_round() -> None:
+    pairs = successor(Digits(), 60, 0)
+    seen = set()
+    for number, (positive, negative, (answer,), distractor) in enumerate(
+        zip(pairs.positive, pairs.negative, pairs.answer, pairs.distractor, strict=True)
+    ):
+        items = MONTHS if number % 2 else DAYS
+        ((item, other),) = [(a, b) for a, b in zip(positive.split(), negative.split(), strict=True) if a != b]
+        assert items[(items.index(item.strip(",")) + 1) % len(items)] == answer.strip()
+        assert other.strip(",") not in DAYS + MONTHS
+        assert set(distractor) | {answer} == {f" {name}" for name in items}
+        seen.add(item.strip(","))
+    assert {"Sunday", "December"} <= seen
+
+
 @pytest.mark.model
-@pytest.mark.parametrize(("name", "share"), [("greater_than", 0.9), ("docstring", 0.9), ("induction", 0.6)])
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [("greater_than", 0.9), ("docstring", 0.9), ("induction", 0.6), ("pronoun", 0.9), ("successor", 0.7)],
+)
 def test_the_default_model_solves_positives_and_not_negatives(name: str, share: float, smollm2: LanguageModel) -> None:
     from dsae_core.models import last_logits
 
@@ -259,4 +296,6 @@ def test_the_default_model_solves_positives_and_not_negatives(name: str, share: 
     batch = tokenize(smollm2, [*pairs.positive, *pairs.negative])
     metric = task_metric(last_logits(smollm2, batch.ids, batch.mask), answer_tokens(smollm2.tokenizer, pairs))
     assert (metric[:16] > 0).double().mean() >= share
-    assert (metric[16:] > 0).double().mean() <= 0.25
+    # A name that says nothing leaves a choice of two; every other negative leaves more.
+    assert (metric[16:] > 0).double().mean() <= (0.7 if name == "pronoun" else 0.25)
+    assert metric[:16].mean() > metric[16:].mean() + 0.5
