@@ -1,6 +1,7 @@
 # make setup   everything installed and built, nothing twice
 # make app     the same, the default model fetched, and the dashboard opened on 127.0.0.1:8501
 # make test    the same, then lint, types and every test
+# make gpu-check   on a machine with a GPU: the CUDA operators tested, checked and timed, within 8 minutes
 #
 # With a GPU:  make setup TORCH_INDEX=<the index URL that PyTorch's install page names for your CUDA version>
 VENV ?= .venv
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: setup app test lint format clean
+.PHONY: setup app test gpu-check lint format clean
 
 setup: $(VENV)/.built
 
@@ -41,6 +42,9 @@ app: setup
 test: setup lint
 	$(BIN)/dsae models fetch smollm2-135m
 	$(BIN)/pytest
+
+gpu-check: setup
+	$(BIN)/python benchmarks/gpu_check.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -205,7 +205,7 @@ operators = CppExtension(
 build_facts = Extension(
     "dsae_core._native",
     ["csrc/native.cpp"],
-    include_dirs=[pybind11.get_include()],
+    include_dirs=[str(SOURCES), pybind11.get_include()],
     define_macros=[
         ("DSAE_CXX_FLAGS", quoted(shlex.join(CXX_FLAGS))),
         ("DSAE_NVCC_FLAGS", quoted(shlex.join(NVCC_FLAGS) if CUDA else "")),

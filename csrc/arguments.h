@@ -7,8 +7,11 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <sstream>
 #include <string>
+
+#include "floats.h"
 
 namespace dsae {
 
@@ -46,6 +49,21 @@ inline void check_dtype(const char* op, const char* name, const Tensor& tensor, 
       torch::headeronly::toString(tensor.scalar_type()));
 }
 
+// What a tensor of head outputs holds; it may be of half the width of float.
+inline FloatType float_type(const char* op, const char* name, const Tensor& tensor) {
+  const ScalarType dtype = tensor.scalar_type();
+  STD_TORCH_CHECK(
+      dtype == ScalarType::Float || dtype == ScalarType::Half || dtype == ScalarType::BFloat16, op, ": ",
+      name, " must be float32, float16 or bfloat16, not ", torch::headeronly::toString(dtype));
+  return dtype == ScalarType::Half       ? FloatType::float16
+         : dtype == ScalarType::BFloat16 ? FloatType::bfloat16
+                                         : FloatType::float32;
+}
+
+inline FloatArray float_array(const char* op, const char* name, const Tensor& tensor) {
+  return {tensor.const_data_ptr(), float_type(op, name, tensor)};
+}
+
 inline void check_n_features(const char* op, int64_t n_features) {
   STD_TORCH_CHECK(
       n_features >= 1 && n_features <= std::numeric_limits<int32_t>::max(), op,
@@ -63,8 +81,8 @@ struct EncodeSizes {
 };
 
 inline EncodeSizes check_encode_codes(
-    const Tensor& z, const Tensor& dictionary, const Tensor& bias, double threshold) {
-  const char* op = "encode_codes";
+    const Tensor& z, const Tensor& dictionary, const Tensor& bias, double threshold,
+    const char* op = "encode_codes") {
   STD_TORCH_CHECK(z.dim() == 4, op, ": z must be [examples, positions, heads, d], not of shape ", shape(z));
   const EncodeSizes sizes{
       z.size(0), z.size(1), z.size(2), z.size(3), dictionary.dim() ? dictionary.size(-1) : 0};
@@ -76,7 +94,7 @@ inline EncodeSizes check_encode_codes(
   STD_TORCH_CHECK(
       has_shape(bias, {sizes.heads, sizes.features}), op, ": bias must be [heads, features] = [", sizes.heads,
       ", ", sizes.features, "], not of shape ", shape(bias));
-  check_dtype(op, "z", z, ScalarType::Float);
+  float_type(op, "z", z);
   check_dtype(op, "dictionary", dictionary, ScalarType::Float);
   check_dtype(op, "bias", bias, ScalarType::Float);
   check_same_device(op, z, "dictionary", dictionary);
@@ -86,6 +104,18 @@ inline EncodeSizes check_encode_codes(
       ": the last dimension of z must be contiguous (stride 1), but its stride is ", z.stride(3));
   STD_TORCH_CHECK(threshold >= 0, op, ": threshold must be 0 or more, not ", threshold);
   return sizes;
+}
+
+// Of discover_heads: which (example, position)s are to be left out.
+inline void check_mask(const char* op, const std::optional<Tensor>& mask, const Tensor& z) {
+  if (!mask) return;
+  STD_TORCH_CHECK(
+      has_shape(*mask, {z.size(0), z.size(1)}), op, ": mask must be [examples, positions] = [", z.size(0), ", ",
+      z.size(1), "], not of shape ", shape(*mask));
+  STD_TORCH_CHECK(
+      mask->scalar_type() == ScalarType::Bool, op, ": mask must be bool, not ",
+      torch::headeronly::toString(mask->scalar_type()));
+  check_same_device(op, z, "mask", *mask);
 }
 
 struct UniqueSizes {
@@ -150,7 +180,7 @@ inline TrainSizes check_train_topk(
     check_dtype(op, name, tensor, ScalarType::Float);
     check_same_device(op, x, name, tensor);
   };
-  check_floats("x", x);
+  float_type(op, "x", x);
   check_floats("encoder", encoder);
   check_floats("decoder", decoder);
   check_floats("bias", bias);
@@ -160,6 +190,11 @@ inline TrainSizes check_train_topk(
   STD_TORCH_CHECK(epochs >= 0, op, ": epochs must be 0 or more, not ", epochs);
   STD_TORCH_CHECK(lr >= 0 && std::isfinite(lr), op, ": lr must be a finite number of 0 or more, not ", lr);
   return sizes;
+}
+
+// NaN or infinity in the rows to learn from, found while the operator ran.
+inline void check_finite_x(bool is_finite) {
+  STD_TORCH_CHECK(is_finite, "train_topk: x must be finite, but has NaN or infinity");
 }
 
 // A code outside -1..n_features-1, found while the operator ran.

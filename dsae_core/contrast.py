@@ -38,7 +38,8 @@ def code_contrast(codes: Tensor, activations: Tensor, decoder: Tensor, n_positiv
         difference = decode(codes[example], activations[example], directions) - partners(example)
         within += (difference.norm(dim=-1) * weight[example]).amax(dim=0) / n_positive
         common = common + difference / n_positive
-    return (within * (common.norm(dim=-1) * weight.mean(dim=0)).amax(dim=0)).sqrt()
+    in_common = (common.norm(dim=-1) * weight.mean(dim=0)).amax(dim=0)
+    return torch.sqrt(within * in_common)
 
 
 def decode(codes: Tensor, activations: Tensor, directions: Tensor) -> Tensor:

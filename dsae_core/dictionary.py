@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dsae_core.ops import train_topk
+from dsae_core import ops, reference
+
+EPOCHS_A_CALL = 50
+"""Steps of the shared dictionary between two reports of progress."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,13 @@ class HeadDictionaries:
 
     Attributes:
         encoder: [H, d, F], unit columns.
+        decoder: [H, d, F], unit columns: the direction that a feature stands for.
         bias: [H, F].
         loss: [epochs], mean squared error over the mean squared norm, before each step.
     """
 
     encoder: Tensor
+    decoder: Tensor
     bias: Tensor
     loss: Tensor
 
@@ -71,37 +76,30 @@ def train_shared(
         epochs: Adam steps.
         learning_rate: Adam's.
         generator: source of the starting weights; on the CPU.
-        report: called before each step with the share of steps done; an exception it raises ends the training.
+        report: called every EPOCHS_A_CALL steps with the share of steps done; an exception it raises ends the training.
     """
     d_model = x.shape[1]
 
     def uniform(*shape: int, fan_in: int) -> Tensor:
         bound = fan_in**-0.5  # torch.nn.Linear's own start
-        drawn = torch.rand(shape, generator=generator) * 2 * bound - bound
-        start: Tensor = drawn.to(x.device).requires_grad_()
-        return start
+        drawn: Tensor = torch.rand(shape, generator=generator) * 2 * bound - bound
+        return drawn.flatten()
 
     encoder = uniform(n_features, d_model, fan_in=d_model)
     encoder_bias = uniform(n_features, fan_in=d_model)
     decoder = uniform(d_model, n_features, fan_in=n_features)
-    offset = torch.zeros(d_model, device=x.device, requires_grad=True)
-    optimizer = torch.optim.Adam([encoder, encoder_bias, decoder, offset], lr=learning_rate)
-    losses = []
-    for epoch in range(epochs):
+    start = torch.cat([encoder, encoder_bias, decoder, torch.zeros(d_model)]).to(x.device)
+    state = torch.stack([start, torch.zeros_like(start), torch.zeros_like(start)])
+    train = ops.train_shared if x.device.type == "cpu" else reference.train_shared
+    losses = [x.new_zeros(0)]
+    for done in range(0, epochs, EPOCHS_A_CALL):
         if report is not None:
-            report(epoch / epochs)
-        activations = torch.relu((x - offset) @ normalize(encoder, dim=1).T + encoder_bias)
-        rebuilt = activations @ normalize(decoder, dim=1).T + offset
-        loss = (rebuilt - x).square().mean() + l1 * activations.sum(dim=1).mean()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.detach())
+            report(done / epochs)
+        state, loss = train(x, state, n_features, done, min(EPOCHS_A_CALL, epochs - done), l1, learning_rate)
+        losses.append(loss)
+    encoder, encoder_bias, _, offset = reference.shared_parameters(state[0], n_features, d_model)
     return SharedDictionary(
-        encoder=normalize(encoder.detach(), dim=1),
-        encoder_bias=encoder_bias.detach(),
-        offset=offset.detach(),
-        loss=torch.stack(losses) if losses else x.new_zeros(0),
+        encoder=normalize(encoder, dim=1), encoder_bias=encoder_bias, offset=offset, loss=torch.cat(losses)
     )
 
 
@@ -124,18 +122,22 @@ def fold(dictionary: SharedDictionary, w_o: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def isometry(w_o: Tensor) -> Tensor:
-    """S = (W_O W_O^T)^(1/2) of each head: |z S - z' S| = |z W_O - z' W_O|, in d numbers instead of D.
+    """S of each head with |z S - z' S| = |z W_O - z' W_O|: the same distances in d numbers instead of D.
+
+    S is the Cholesky factor of W_O W_O^T, whose diagonal is raised by a millionth of its mean: distances stay as they
+    are to that precision, and a head that writes in fewer than d directions has a factor too.
 
     Args:
         w_o: [H, d, D].
 
     Returns:
-        [H, d, d], symmetric.
+        [H, d, d], lower triangular.
     """
-    gram = w_o.double() @ w_o.double().transpose(1, 2)
-    values, vectors = torch.linalg.eigh(gram)
-    root: Tensor = vectors * values.clamp_min(0).sqrt().unsqueeze(1) @ vectors.transpose(1, 2)
-    return root.to(w_o.dtype)
+    gram = (w_o @ w_o.transpose(1, 2)).double()
+    size = gram.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    raised = gram + 1e-6 * size[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    factor: Tensor = torch.linalg.cholesky(raised)
+    return factor.to(w_o.dtype)
 
 
 def start_from_rows(x: Tensor, n_features: int, generator: torch.Generator) -> Tensor:
@@ -175,5 +177,5 @@ def train_per_head(
     """
     start = start_from_rows(x, n_features, generator)
     bias = x.new_zeros(x.shape[0], n_features)
-    encoder, _, bias, loss = train_topk(x.contiguous(), start, start, bias, k, epochs, learning_rate)
-    return HeadDictionaries(encoder=encoder, bias=bias, loss=loss)
+    encoder, decoder, bias, loss = ops.train_topk(x.contiguous(), start, start, bias, k, epochs, learning_rate)
+    return HeadDictionaries(encoder=encoder, decoder=decoder, bias=bias, loss=loss)

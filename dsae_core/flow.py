@@ -121,24 +121,36 @@ def change_shares(positive: Routes, negative: Routes, z_difference: Tensor, w_o:
         edges: [H, H], for each sender (first axis) and later receiver the mean over pairs of how much of the
             receiver's share the sender put into the streams that the receiver read, without its sign.
     """
-    n_layers, n_heads, d_head, _ = w_o.shape
+    first = _first_change(positive.streams[0] - negative.streams[0], z_difference[:, :, 0])
+    changes = (positive.streams - negative.streams)[:, :, first:]
+    z_changed = z_difference[:, first:]
     gram = w_o @ w_o.transpose(-1, -2)
-    shares = z_difference.new_zeros(z_difference.shape[:-1])
-    now = z_difference.new_zeros(z_difference.shape[:2])
+    shares = torch.zeros_like(z_difference[..., 0])
+    now = z_changed.new_zeros(z_changed.shape[:2])
     now[:, -1] = 1
     read = []
-    for layer in reversed(range(n_layers)):
-        z = z_difference[:, :, layer]
+    for layer in reversed(range(len(w_o))):
+        z = z_changed[:, :, layer]
         matrix = w_o[layer].flatten(0, 1)  # [h d, D]
-        came_in = positive.streams[layer] - negative.streams[layer]
-        total = came_in + z.flatten(2) @ matrix
+        total = changes[layer] + z.flatten(2) @ matrix
         size = total.square().sum(dim=-1).clamp_min(_TINY)
-        along = (total @ matrix.T).unflatten(-1, (n_heads, d_head))  # W_O total, so that z . along = written . total
+        along = (total @ matrix.T).reshape(z.shape)  # W_O total, so that z . along = written . total
         of_heads = now[..., None] * (z * along).sum(dim=-1) / size[..., None]
-        shares[:, :, layer] = of_heads
+        shares[:, first:, layer] = of_heads
         read.append(_sources(positive, negative, layer, z, gram[layer], of_heads))
-        now = now * (came_in * total).sum(dim=-1) / size + read[-1].sum(dim=1)
-    return shares, _edges(positive.streams - negative.streams, z_difference, w_o, read[::-1])
+        now = now * (changes[layer] * total).sum(dim=-1) / size + read[-1].sum(dim=1)
+    return shares, _edges(changes, z_changed, w_o, read[::-1])
+
+
+def _first_change(stream: Tensor, z: Tensor) -> int:
+    """The first position at which a pair differs in the first layer, and so in any; the last one where none does.
+
+    From the stream's change [P, T, D] and its heads' [P, T, h, d]. Positions see only those before them, so what comes
+    before this one is alike in all layers, and need not be looked at.
+    """
+    differs = (stream != 0).any(dim=-1) | (z != 0).flatten(2).any(dim=-1)
+    differs = differs.any(dim=0)
+    return int(differs.int().argmax()) if bool(differs.any()) else len(differs) - 1
 
 
 _TINY = 1e-9
@@ -146,18 +158,22 @@ _TINY = 1e-9
 
 
 def _sources(positive: Routes, negative: Routes, layer: int, z: Tensor, gram: Tensor, of_heads: Tensor) -> Tensor:
-    """[P, h, T]: each head's shares [P, T, h], handed on to the positions that made its output change."""
+    """[P, h, t]: the shares [P, t, h] of heads that changed by z [P, t, h, d], handed on to the positions they read.
+
+    These are the last t positions; what is handed on to the others, where nothing changed, is left out.
+    """
+    first = positive.values.shape[2] - z.shape[1]
     direction = torch.einsum("pthd,hde->phte", z, gram)
     size = torch.einsum("phte,pthe->pht", direction, z).clamp_min(_TINY)
     direction = direction / size[..., None]
-    weights, other_weights = positive.attention[layer], negative.attention[layer]
+    weights, other_weights = (side.attention[layer][:, :, first:] for side in (positive, negative))
     values, other_values = positive.values[layer], negative.values[layer]
     # A product's change is exactly the change of each factor times the mean of the other.
-    by_value = torch.einsum("phte,pshe->phts", direction, values - other_values)
-    by_value = by_value * (weights + other_weights) / 2
+    by_value = torch.einsum("phte,pshe->phts", direction, (values - other_values)[:, first:])
+    by_value = by_value * (weights + other_weights)[..., first:] / 2
     by_pattern = torch.einsum("phte,pshe->phts", direction, (values + other_values) / 2) * (weights - other_weights)
     asked = by_pattern.abs()
-    asked = asked / asked.sum(dim=-1, keepdim=True).clamp_min(_TINY)
+    asked = asked[..., first:] / asked.sum(dim=-1, keepdim=True).clamp_min(_TINY)
     share = of_heads.transpose(1, 2)  # [P, h, t]
     half = share * by_pattern.sum(dim=-1) / 2
     handed = torch.einsum("pht,phts->phs", share, by_value) + torch.einsum("pht,phts->phs", half, asked)
@@ -167,13 +183,13 @@ def _sources(positive: Routes, negative: Routes, layer: int, z: Tensor, gram: Te
 def _edges(changes: Tensor, z_difference: Tensor, w_o: Tensor, read: list[Tensor]) -> Tensor:
     """[H, H] from the streams' changes [L, P, T, D] and what each layer's heads read of each position, [P, h, T]."""
     n_layers, n_heads = w_o.shape[:2]
-    edges = w_o.new_zeros(n_layers * n_heads, n_layers * n_heads)
+    edges = w_o.new_zeros(n_layers, n_layers * n_heads, n_heads)  # receiving layer, sender, receiver
+    sizes = changes.square().sum(dim=-1, keepdim=True).clamp_min(_TINY)
+    matrices = w_o.flatten(0, 1)
     for example, z in enumerate(z_difference):  # one at a time: what all heads wrote is large
-        written = torch.einsum("tlhd,lhdm->tlhm", z, w_o).flatten(1, 2)  # [T, H, D]
-        for layer in range(1, n_layers):
-            before, here = slice(layer * n_heads), slice(layer * n_heads, (layer + 1) * n_heads)
-            change = changes[layer, example]
-            put = (written[:, before] @ change[..., None])[..., 0]
-            put = put / change.square().sum(dim=-1, keepdim=True).clamp_min(_TINY)  # [T, senders]
-            edges[before, here] += (read[layer][example] @ put).T.abs() / len(z_difference)
-    return edges
+        written = torch.bmm(z.flatten(1, 2).transpose(0, 1), matrices).transpose(0, 1)  # [T, H, D]
+        put = torch.bmm(written, (changes[:, example] / sizes[:, example]).permute(1, 2, 0))  # [T, H, L]
+        heads = torch.stack([of_layer[example] for of_layer in read])  # [L, h, T]
+        edges += torch.bmm(put.permute(2, 1, 0), heads.transpose(1, 2)).abs() / len(z_difference)
+    layer = torch.arange(n_layers, device=edges.device).repeat_interleave(n_heads)
+    return edges.permute(1, 0, 2).flatten(1) * (layer[:, None] < layer)

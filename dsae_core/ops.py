@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dsae_core.codes import INACTIVE
 
-__all__ = ["INACTIVE", "encode_codes", "pair_scores", "train_topk", "unique_scores"]
+__all__ = ["INACTIVE", "discover_heads", "encode_codes", "pair_scores", "train_shared", "train_topk", "unique_scores"]
 
 try:
     importlib.import_module("dsae_core._C")
@@ -31,7 +31,8 @@ def encode_codes(z: Tensor, dictionary: Tensor, bias: Tensor, threshold: float) 
     the lowest one among equals. A feature whose activation is NaN never wins.
 
     Args:
-        z: [E, T, H, d] float32, head outputs. Any strides in the first three dimensions; the last is contiguous.
+        z: [E, T, H, d] float32, float16 or bfloat16, head outputs; the arithmetic is float32. Any strides in the first
+            three dimensions; the last is contiguous.
         dictionary: [H, d, F] float32, each head's encoder.
         bias: [H, F] float32.
         threshold: 0 or more. Where the value isn't above it, the code is `INACTIVE`; so with 0, a head output that
@@ -72,6 +73,34 @@ def unique_scores(codes: Tensor, values: Tensor, n_positive: int, n_features: in
     return counts, mass
 
 
+def discover_heads(
+    z: Tensor, dictionary: Tensor, bias: Tensor, threshold: float, n_positive: int, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`encode_codes` and then `unique_scores`, in one pass over the heads: on CUDA one launch, one block a head.
+
+    Args:
+        z: [E, T, H, d], as for `encode_codes`; likewise dictionary, bias and threshold.
+        dictionary: [H, d, F] float32.
+        bias: [H, F] float32.
+        threshold: 0 or more.
+        n_positive: the first n_positive examples are the positives, 0..E.
+        mask: [E, T] bool, False where there is no token; None where all are. Where it is False, codes are `INACTIVE`.
+
+    Returns:
+        codes: [E, T, H] int32, as `encode_codes` gives them, but for the mask.
+        values: [E, T, H] float32, likewise. Inactive codes keep their value, masked ones too.
+        counts: [H] int32, as `unique_scores` gives them for those codes.
+        mass: [H] float32, likewise.
+
+    Raises:
+        RuntimeError: a shape, type, device, stride, threshold or n_positive is not as above.
+    """
+    codes, values, counts, mass = torch.ops.dsae.discover_heads.default(
+        z, dictionary, bias, threshold, n_positive, mask
+    )
+    return codes, values, counts, mass
+
+
 def pair_scores(codes: Tensor, n_positive: int, n_features: int) -> Tensor:
     """For each two heads, the number of distinct pairs of codes that only positive examples produce.
 
@@ -105,7 +134,8 @@ def train_topk(
     on the number of threads.
 
     Args:
-        x: [H, n, d] float32, n rows for each head to learn from; finite.
+        x: [H, n, d] float32, float16 or bfloat16, n rows for each head to learn from; finite. The arithmetic and all
+            results are float32.
         encoder: [H, d, F] float32, the start values; likewise the decoder. A common start is samples of x for both.
         decoder: [H, d, F] float32.
         bias: [H, F] float32.
@@ -128,11 +158,52 @@ def train_topk(
     return trained_encoder, trained_decoder, trained_bias, loss
 
 
+def train_shared(
+    x: Tensor, state: Tensor, n_features: int, step: int, epochs: int, l1: float, lr: float
+) -> tuple[Tensor, Tensor]:
+    """Some epochs of training the sparse autoencoder that all heads share (O'Neill & Bui 2024).
+
+    With unit(W) the matrix W with each row at length 1, a = relu((x - offset) @ unit(encoder).T + encoder_bias);
+    x_hat = a @ unit(decoder).T + offset; and the loss is the mean of (x_hat - x)² over all numbers, plus l1 times the
+    mean over rows of the sum of a. Each epoch is one step of Adam (betas .9 and .999, epsilon 1e-8) on all rows. There
+    is no randomness, the result does not depend on the number of threads, and two calls that follow each other give
+    what one call with the sum of their epochs gives, bit by bit. On the CPU an epoch costs less the fewer activations
+    are, or may be, positive. There is no CUDA implementation.
+
+    Args:
+        x: [n, D] float32, rows to learn from; finite.
+        state: [3, 2 F D + F + D] float32: the parameters, Adam's mean and Adam's mean square of their gradients.
+            A row holds encoder [F, D], encoder_bias [F], decoder [D, F] and offset [D], end to end.
+        n_features: F.
+        step: epochs done before, on which Adam's bias correction depends.
+        epochs: steps to do, 0 or more.
+        l1: weight of the sparsity term, 0 or more.
+        lr: Adam's step size, 0 or more.
+
+    Returns:
+        state: as given, after the steps.
+        loss: [epochs], before each step.
+
+    Raises:
+        RuntimeError: NaN or infinity in x, or a shape, type or setting not as above.
+    """
+    trained, loss = torch.ops.dsae.train_shared.default(x, state, n_features, step, epochs, l1, lr)
+    return trained, loss
+
+
 # What torch.compile needs to know of each operator: the shapes and types of its results.
 
 
 def _fake_encode_codes(z: Tensor, dictionary: Tensor, bias: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    return z.new_empty(z.shape[:3], dtype=torch.int32), z.new_empty(z.shape[:3])
+    return z.new_empty(z.shape[:3], dtype=torch.int32), z.new_empty(z.shape[:3], dtype=torch.float32)
+
+
+def _fake_discover_heads(
+    z: Tensor, dictionary: Tensor, bias: Tensor, threshold: float, n_positive: int, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    heads = z.shape[2]
+    codes, values = _fake_encode_codes(z, dictionary, bias, threshold)
+    return codes, values, codes.new_empty(heads), values.new_empty(heads)
 
 
 def _fake_unique_scores(codes: Tensor, values: Tensor, n_positive: int, n_features: int) -> tuple[Tensor, Tensor]:
@@ -148,10 +219,23 @@ def _fake_pair_scores(codes: Tensor, n_positive: int, n_features: int) -> Tensor
 def _fake_train_topk(
     x: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, k: int, epochs: int, lr: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return x.new_empty(encoder.shape), x.new_empty(encoder.shape), x.new_empty(bias.shape), x.new_empty(epochs)
+    return (
+        encoder.new_empty(encoder.shape),
+        encoder.new_empty(encoder.shape),
+        encoder.new_empty(bias.shape),
+        encoder.new_empty(epochs),
+    )
+
+
+def _fake_train_shared(
+    x: Tensor, state: Tensor, n_features: int, step: int, epochs: int, l1: float, lr: float
+) -> tuple[Tensor, Tensor]:
+    return state.new_empty(state.shape), x.new_empty(epochs)
 
 
 torch.library.register_fake("dsae::encode_codes", _fake_encode_codes)
 torch.library.register_fake("dsae::unique_scores", _fake_unique_scores)
+torch.library.register_fake("dsae::discover_heads", _fake_discover_heads)
 torch.library.register_fake("dsae::pair_scores", _fake_pair_scores)
 torch.library.register_fake("dsae::train_topk", _fake_train_topk)
+torch.library.register_fake("dsae::train_shared", _fake_train_shared)

@@ -50,7 +50,7 @@ class PositionalSettings:
 
     n_features: int = 64
     k: int = 1
-    epochs: int = 60
+    epochs: int = 20
     learning_rate: float = 1e-2
     threshold: float = 0.5
     change_weight: float = 0.2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from tokenizers import Tokenizer as FastTokenizer
@@ -14,6 +16,17 @@ from dsae_core.prompts import PromptPairs
 from dsae_core.tasks import answer_tokens, task_metric
 
 WORDS = ["<unk>", *"the cat dog saw ran and Mary John Anna gave to it a b c d".split()]
+
+
+@pytest.fixture(scope="session")
+def _all_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(autouse=True)
+def _data_of_its_own(_all_data: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that a test finishes are kept away from the user's own, and from another test's."""
+    monkeypatch.setenv("DSAE_DATA", str(_all_data / f"{abs(hash(request.node.nodeid)):x}"))
 
 
 @pytest.fixture(scope="session")

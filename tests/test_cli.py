@@ -10,15 +10,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from dsae_core import cli
-from dsae_core.circuits import read_circuit
+from dsae_core.behaviour import Behaviour
+from dsae_core.circuits import Circuit, read_circuit
 from dsae_core.models import LanguageModel
+from dsae_core.prompts import PromptPairs
 from dsae_core.result import read_discovery
+from dsae_core.tasks import Task
 
 CSV = "positive,negative,answer,distractor\n" + "".join(
     f"{a} and {a} gave it to,{a} and {b} gave it to, {a}, {b}\n"
@@ -109,9 +113,102 @@ def test_ground_truth_feeds_discover(run, prompts: str, tmp_path: Path) -> None:
     assert f"AUC {expected.auc:.3f}" in out
 
 
+def test_faithfulness_of_a_method_on_ones_own_prompts(run, prompts: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    target, figure = tmp_path / "curves.json", tmp_path / "curves.svg"
+    command = ["faithfulness", "--prompts", prompts, "--method", "norm", "--random", "2", "--ablation", "mean"]
+    code, out, err = run(*command, "--json", str(target), "--figure", str(figure))
+    assert (code, err) == (0, "")
+    assert "on the same prompts" in out
+    document = json.loads(target.read_text())
+    assert document["settings"] == {"method": "norm", "seed": 0, "ablation": "mean", "random": 2}
+    assert document["sizes"] == [0, 1, 2, 3, 4, 5, 7, 8]
+    assert (document["kept"][0], document["kept"][-1]) == (0.0, 1.0)
+    assert [entry["seed"] for entry in document["random"]] == [0, 1]
+    assert f"CPR {document['cpr']:.3f} by norm" in out
+    assert figure.read_text().startswith("<svg")
+    code, out, _ = run(*command, "--test-prompts", prompts)
+    assert code == 0
+    assert "on the same prompts" not in out
+
+
+@pytest.fixture
+def toy_benchmark(monkeypatch: pytest.MonkeyPatch, solved_pairs: PromptPairs, tmp_path: Path) -> list[str]:
+    """The start of a benchmark command on a task of the tiny model's, with a made-up truth."""
+    from dsae_core import benchmark
+
+    monkeypatch.setattr(benchmark, "TASKS", {"toy": Task("toy", "Toy", "", lambda *_: solved_pairs)})
+    monkeypatch.setattr(benchmark, "measure_behaviour", lambda *_: Behaviour(1.0, 0.0, 1.0, 0.0))
+    truth = Circuit("mine", "tiny", "toy", ((0, 1), (1, 2))).save(tmp_path / "truth.json")
+    return ["benchmark", "--models", "tiny", "--tasks", "toy", "--truth", str(truth)]
+
+
+def test_a_benchmark_is_resumed_merged_and_drawn(run, toy_benchmark: list[str], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    table, more, both = (str(tmp_path / name) for name in ("table.json", "more.json", "both.json"))
+    code, out, err = run(*toy_benchmark, "--methods", "random", "--draws", "2", "--json", table)
+    assert (code, err) == (0, "")
+    assert "Compared with the mine circuit of tiny for toy (2 heads)." in out
+    first = json.loads(Path(table).read_text())
+    code, out, _ = run(*toy_benchmark, "--methods", "norm", "--draws", "2", "--json", table)
+    assert code == 0
+    assert "| norm |" in out
+    assert "| random |" not in out  # the table has what was asked for
+    second = json.loads(Path(table).read_text())
+    assert [row for row in second["rows"] if row["method"] == "random"] == first["rows"]  # times too: not run again
+    assert second["settings"]["methods"] == ["random", "norm"]
+
+    code, out, err = run(*toy_benchmark, "--methods", "norm", "--examples", "3", "--json", table)
+    assert (code, out) == (2, "")
+    assert "differ in examples" in err
+    assert json.loads(Path(table).read_text()) == second
+    code, _, _ = run(*toy_benchmark, "--methods", "paired", "--draws", "1", "--json", more, "--fresh")
+    assert code == 0
+    figure = tmp_path / "stability.svg"
+    code, out, _ = run("benchmark", "--merge", table, "--merge", more, "--json", both, "--figure", str(figure))
+    assert code == 0
+    assert all(f"| {method} |" in out for method in ("random", "norm", "paired"))
+    assert len(json.loads(Path(both).read_text())["rows"]) == 5
+    assert figure.read_text().startswith("<svg")
+    assert "paired" not in figure.read_text()  # one draw has no other to agree with
+    code, _, _ = run(*toy_benchmark, "--methods", "paired", "--draws", "1", "--json", table, "--fresh")
+    assert code == 0
+    assert [row["method"] for row in json.loads(Path(table).read_text())["rows"]] == ["paired"]
+
+
+def test_several_models_have_a_table_each(
+    run,  # type: ignore[no-untyped-def]
+    toy_benchmark: list[str],
+    tiny_model: LanguageModel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("dsae_core.models.load_model", lambda name, **_: replace(tiny_model, name=name))
+    other = Circuit("mine", "other", "toy", ((0, 3),)).save(tmp_path / "other.json")
+    target = tmp_path / "table.json"
+    command = [*toy_benchmark, "--truth", str(other), "--models", "tiny, other", "--methods", "norm", "--draws", "1"]
+    code, out, err = run(*command, "--json", str(target))
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if line in ("tiny", "other")] == ["tiny", "other"]
+    document = json.loads(target.read_text())
+    assert [row["model"] for row in document["rows"]] == ["tiny", "other"]
+    assert [(model["name"], model["truths"]["toy"]["heads"]) for model in document["settings"]["models"]] == [
+        ("tiny", 2),
+        ("other", 1),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("faithfulness",), "either --task or --prompts"),
+        (("faithfulness", "--task", "ioi", "--method", "magic"), "no method 'magic'"),
+        (("faithfulness", "--task", "ioi", "--ablation", "magic"), "no ablation 'magic'"),
+        (("faithfulness", "--task", "ioi", "--test-prompts", "x.csv"), "goes with --prompts"),
+        (("faithfulness", "--task", "ioi", "--figure", "x.png"), "ends in .svg"),
+        (("benchmark", "--figure", "no/such/x.svg"), "its folder does not exist"),
+        (("benchmark", "--figure", "x.svg", "--draws", "1"), "at least two draws"),
+        (("benchmark", "--merge", "missing.json"), "Cannot read the benchmark file"),
+        (("benchmark", "--models", ","), "names nothing"),
+        (("benchmark", "--tasks", "juggling"), "no task 'juggling'"),
         (("discover",), "either --task or --prompts"),
         (("discover", "--task", "juggling"), "no task 'juggling'"),
         (("discover", "--prompts", "missing.csv"), "Cannot read the prompts file"),
@@ -141,7 +238,7 @@ def test_help_and_models_list_need_no_model(run) -> None:  # type: ignore[no-unt
     code, out, _ = run("models", "list")
     assert code == 0
     assert "smollm2-135m" in out
-    for command in ("discover", "ground-truth", "models", "app"):
+    for command in ("discover", "ground-truth", "benchmark", "faithfulness", "models", "app"):
         assert run(command, "--help")[0] == 0
 
 

@@ -1,71 +1,41 @@
 """The bodies of the CUDA kernels, run on the CPU by csrc/cpusim, against the plain-torch reference."""
 
-import os
-import re
-import shlex
 import struct
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
 
+import cpusim
 import numpy as np
 import pytest
 import torch
+from cpusim import ORDERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from dsae_core import ops, reference
 
-SOURCES = Path(ops.__file__).parents[1] / "csrc"
-SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-ORDERS = {"forward": 0, "reverse": 1, "random": 2}
-
-pytestmark = pytest.mark.skipif(not SOURCES.exists(), reason="installed without its sources")
-
-
-def compile_program(name: str, folder: Path, *flags: str, sources: Path = SOURCES) -> Path:
-    program = folder / name
-    command = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", "-Wall", "-Wextra", "-Werror", *flags]
-    command += ["-I", str(sources), str(sources / "cpusim" / f"{name}.cpp"), "-o", str(program)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return program
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The path of a program from csrc/cpusim, compiled with sanitizers once a session."""
-    folder = tmp_path_factory.mktemp("cpusim")
-    compiled: dict[str, Path] = {}
-
-    def get(name: str) -> Path:
-        if name not in compiled:
-            compiled[name] = compile_program(name, folder, *SANITIZERS)
-        return compiled[name]
-
-    return get
+pytestmark = pytest.mark.skipif(not cpusim.SOURCES.exists(), reason="installed without its sources")
 
 
 @pytest.mark.parametrize("order", ORDERS)
 class TestTheSimulator:
     """Kernels with known faults, and two without."""
 
-    def run(self, program: Callable[[str], Path], kernel: str, order: str) -> subprocess.CompletedProcess[str]:
-        command = [str(program("self_check")), kernel, str(ORDERS[order])]
+    def run(self, kernel: str, order: str) -> subprocess.CompletedProcess[str]:
+        command = [str(cpusim.program("self_check")), kernel, str(ORDERS[order])]
         return subprocess.run(command, capture_output=True, text=True)
 
-    def test_runs_a_right_kernel(self, program: Callable[[str], Path], order: str) -> None:
-        result = self.run(program, "with_barrier", order)
+    def test_runs_a_right_kernel(self, order: str) -> None:
+        result = self.run("with_barrier", order)
         assert result.stdout.split() == [str((i + 1) % 70) for i in range(70)]
 
-    def test_exchanges_numbers_in_a_warp(self, program: Callable[[str], Path], order: str) -> None:
+    def test_exchanges_numbers_in_a_warp(self, order: str) -> None:
         sums = [sum(range(32))] * 32 + [sum(range(32, 64))] * 32 + list(range(64, 70))
-        assert self.run(program, "warp_sums", order).stdout.split() == [str(number) for number in sums]
+        assert self.run("warp_sums", order).stdout.split() == [str(number) for number in sums]
 
-    def test_shows_a_missing_barrier(self, program: Callable[[str], Path], order: str) -> None:
+    def test_shows_a_missing_barrier(self, order: str) -> None:
         unwritten = str(np.frombuffer(b"\xcd" * 4, np.int32)[0])
-        assert unwritten in self.run(program, "without_barrier", order).stdout.split()
+        assert unwritten in self.run("without_barrier", order).stdout.split()
 
     @pytest.mark.parametrize(
         ("kernel", "says"),
@@ -75,14 +45,13 @@ class TestTheSimulator:
             ("beyond_shared_memory", "heap-buffer-overflow"),
         ],
     )
-    def test_reports_a_fault(self, program: Callable[[str], Path], order: str, kernel: str, says: str) -> None:
-        result = self.run(program, kernel, order)
+    def test_reports_a_fault(self, order: str, kernel: str, says: str) -> None:
+        result = self.run(kernel, order)
         assert result.returncode != 0
         assert says in result.stderr
 
 
 def simulate_unique_scores(
-    executable: Path,
     codes: Tensor,
     values: Tensor,
     n_positive: int,
@@ -91,15 +60,14 @@ def simulate_unique_scores(
     order: str = "random",
     seed: int = 0,
     bits: int | None = None,
+    without: str = "",
 ) -> tuple[Tensor, Tensor, bool]:
     """Counts, mass, and whether every code was in range. bits: the bitmap's size, all that is of use by default."""
     E, T, H = codes.shape
     bits = bits or max(T * n_features + 31, 32) // 32 * 32
     request = struct.pack("8q", ORDERS[order], seed, bits, E, T, H, n_positive, n_features)
     request += codes.contiguous().numpy().tobytes() + values.contiguous().numpy().tobytes()
-    result = subprocess.run([executable], input=request, capture_output=True)
-    assert result.returncode == 0, result.stderr.decode()
-    reply = result.stdout
+    reply = cpusim.run("run_unique_scores", request, without)
     counts = torch.tensor(np.frombuffer(reply[: 4 * H], np.int32))
     mass = torch.tensor(np.frombuffer(reply[4 * H : 8 * H], np.float32))
     return counts, mass, bool(np.frombuffer(reply[8 * H :], np.int32)[0])
@@ -139,7 +107,6 @@ class TestUniqueScores:
     )
     def test_like_reference(
         self,
-        program: Callable[[str], Path],
         order: str,
         E: int,
         T: int,
@@ -149,7 +116,7 @@ class TestUniqueScores:
         bits: int | None,
     ) -> None:
         codes, values = random_codes(E, T, H, F)
-        got = simulate_unique_scores(program("run_unique_scores"), codes, values, n_positive, F, order=order, bits=bits)
+        got = simulate_unique_scores(codes, values, n_positive, F, order=order, bits=bits)
         assert_like_reference(got, codes, values, n_positive, F)
 
     @settings(deadline=None, max_examples=40)
@@ -162,7 +129,6 @@ class TestUniqueScores:
     )
     def test_drawn_cases(
         self,
-        program: Callable[[str], Path],
         sizes: tuple[int, int, int, int],
         order: str,
         seed: int,
@@ -172,7 +138,6 @@ class TestUniqueScores:
         codes, values = random_codes(*sizes, seed)
         n_positive, n_features = data.draw(st.integers(0, sizes[0])), sizes[-1]
         got = simulate_unique_scores(
-            program("run_unique_scores"),
             codes,
             values,
             n_positive,
@@ -184,29 +149,22 @@ class TestUniqueScores:
         assert_like_reference(got, codes, values, n_positive, n_features)
 
     @pytest.mark.parametrize(("example", "code"), [(0, 5), (0, -2), (3, 5), (3, -2)])
-    def test_reports_a_code_out_of_range(self, program: Callable[[str], Path], example: int, code: int) -> None:
+    def test_reports_a_code_out_of_range(self, example: int, code: int) -> None:
         codes, values = random_codes(4, 3, 2, 5)
         codes[example, 1, 1] = code
-        assert not simulate_unique_scores(program("run_unique_scores"), codes, values, 2, 5)[2]
+        assert not simulate_unique_scores(codes, values, 2, 5)[2]
 
-    def test_needs_each_of_its_barriers(self, tmp_path: Path) -> None:
+    def test_needs_each_of_its_barriers(self) -> None:
         """Without any one of them, some schedule must give a wrong result: so the tests above would see it missing."""
-        kernel = (SOURCES / "cuda" / "unique_scores.cuh").read_text()
-        barriers = list(re.finditer(r"__syncthreads\(\);", kernel))
-        assert len(barriers) == 4
         # Sixteen codes spread over bitmaps of which every warp clears a part, in two passes.
         codes, values = random_codes(20, 9, 1, 16)
         codes, n_features = torch.where(codes >= 0, codes * 75, codes), 1200
         expected, _ = reference.unique_scores(codes, values, 10, n_features)
-        for number, barrier in enumerate(barriers):
-            folder = tmp_path / str(number)
-            (folder / "cuda").mkdir(parents=True)
-            (folder / "cpusim").symlink_to(SOURCES / "cpusim")
-            (folder / "cuda" / "unique_scores.h").symlink_to(SOURCES / "cuda" / "unique_scores.h")
-            (folder / "cuda" / "unique_scores.cuh").write_text(kernel[: barrier.start()] + kernel[barrier.end() :])
-            executable = compile_program("run_unique_scores", folder, "-O0", sources=folder)
-            results = [
-                simulate_unique_scores(executable, codes, values, 10, n_features, order=order, bits=5408)[0]
-                for order in ORDERS
-            ]
-            assert any(not torch.equal(counts, expected) for counts in results), f"barrier {number}"
+
+        def is_right(order: str, without: str) -> bool:
+            got = simulate_unique_scores(codes, values, 10, n_features, order=order, bits=5408, without=without)
+            return torch.equal(got[0], expected)
+
+        assert is_right("random", "")
+        assert len(list(cpusim.barriers("score_head"))) == 4
+        assert cpusim.barriers_without_need("score_head", is_right) == []

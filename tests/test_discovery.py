@@ -118,6 +118,10 @@ def test_isometry_keeps_distances() -> None:
     w_o, z = torch.randn(3, 6, 20, generator=g), torch.randn(3, 9, 6, generator=g)
     written, small = z @ w_o, z @ isometry(w_o)
     assert torch.allclose(torch.cdist(small, small), torch.cdist(written, written), atol=1e-4)
+    # So it does for a head that writes in two directions only, and for one that writes nothing.
+    w_o[0, 2:], w_o[1] = w_o[0, :1], 0
+    written, small = z @ w_o, z @ isometry(w_o)
+    assert torch.allclose(torch.cdist(small, small), torch.cdist(written, written), rtol=1e-2, atol=1e-2)
 
 
 def test_per_head_training_lowers_the_loss_and_keeps_unit_norms() -> None:

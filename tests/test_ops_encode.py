@@ -120,6 +120,28 @@ def test_reads_an_expanded_z_and_a_strided_dictionary() -> None:
     assert torch.equal(values, expected_values.expand(6, 5, 3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_head_outputs(dtype: torch.dtype) -> None:
+    """They are converted exactly, so the results are those of the same numbers in float32."""
+    z, dictionary, bias = random_inputs((4, 5, 3, 66, 40))
+    z = z.to(dtype)
+    for got, expected in zip(
+        ops.encode_codes(z, dictionary, bias, 1.0), ops.encode_codes(z.float(), dictionary, bias, 1.0), strict=True
+    ):
+        assert torch.equal(got, expected)
+        assert got.dtype in (torch.int32, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_half_precision_number(dtype: torch.dtype) -> None:
+    """All 65536 bit patterns, subnormal and infinite ones too, seen through +1 and -1."""
+    z = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).reshape(-1, 1, 1, 1)
+    codes, values = ops.encode_codes(z, torch.tensor([[[1.0, -1.0]]]), torch.zeros(1, 2), 0.0)
+    number = torch.where(z.isnan(), 0, z).float().flatten()
+    assert torch.equal(values.flatten(), number.abs())
+    assert torch.equal(codes.flatten(), torch.where(number == 0, ops.INACTIVE, (number < 0).int()))
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 2, 4, 5), (3, 0, 2, 4, 5), (3, 2, 0, 4, 5)], ids=str)
 def test_nothing_to_encode(shape: tuple[int, int, int, int, int]) -> None:
     codes, values = ops.encode_codes(*random_inputs(shape), 0.0)
@@ -195,7 +217,7 @@ def test_errors() -> None:
         ((z, dictionary[0], bias, 0.0), r"dictionary must be .* not of shape \[5, 6\]"),
         ((z, dictionary[..., :0], bias[:, :0], 0.0), "n_features must be between 1"),
         ((z, dictionary, bias[:, :5], 0.0), r"bias must be \[heads, features\] = \[4, 6\], not of shape \[4, 5\]"),
-        ((z.double(), dictionary, bias, 0.0), "z must be float32, not Double"),
+        ((z.double(), dictionary, bias, 0.0), "z must be float32, float16 or bfloat16, not Double"),
         ((z, dictionary.half(), bias, 0.0), "dictionary must be float32, not Half"),
         ((z, dictionary, bias.int(), 0.0), "bias must be float32, not Int"),
         ((z.transpose(2, 3).contiguous().transpose(2, 3), dictionary, bias, 0.0), "must be contiguous .stride 1"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FILES = ["test_ops_encode.py", "test_ops_train.py"]
+FILES = ["test_ops_encode.py", "test_ops_train.py", "test_ops_train_shared.py"]
 
 
 @pytest.mark.parametrize("isa", ["avx2", "baseline"])

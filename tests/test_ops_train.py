@@ -198,6 +198,16 @@ def test_reads_any_layout_and_leaves_it_alone() -> None:
         assert all(torch.equal(a, b) for a, b in zip(layout, before, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rows(dtype: torch.dtype) -> None:
+    """They are converted exactly, so the results are those of the same numbers in float32."""
+    x, *start = start_values(3, 21, 10, 8)
+    trained = ops.train_topk(x.to(dtype), *start, 2, 4, 0.01)
+    for got, expected in zip(trained, ops.train_topk(x.to(dtype).float(), *start, 2, 4, 0.01), strict=True):
+        assert got.dtype == torch.float32
+        assert torch.equal(got, expected)
+
+
 def test_opcheck() -> None:
     torch.library.opcheck(torch.ops.dsae.train_topk.default, (*start_values(2, 5, 6, 4), 2, 3, 0.01))
 
@@ -213,7 +223,7 @@ def test_errors() -> None:
         ((x, encoder[:, :5], decoder, bias, 2, 3, 0.1), r"encoder must be .* = \[2, 6, 4\], not of shape \[2, 5, 4\]"),
         ((x, encoder, decoder[..., :3], bias, 2, 3, 0.1), r"decoder must be .* not of shape \[2, 6, 3\]"),
         ((x, encoder, decoder, bias[0], 2, 3, 0.1), r"bias must be .* = \[2, 4\], not of shape \[4\]"),
-        ((x.double(), encoder, decoder, bias, 2, 3, 0.1), "x must be float32, not Double"),
+        ((x.double(), encoder, decoder, bias, 2, 3, 0.1), "x must be float32, float16 or bfloat16, not Double"),
         ((x, encoder.half(), decoder, bias, 2, 3, 0.1), "encoder must be float32, not Half"),
         ((x, encoder, decoder, bias, 0, 3, 0.1), r"k must be between 1 and the number of features \(4\), not 0"),
         ((x, encoder, decoder, bias, 5, 3, 0.1), "k must be between 1"),

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import streamlit as st
+import torch
 from streamlit.testing.v1 import AppTest
 from test_ui_view import small_discovery, small_truth
 
 from dsae_core.errors import UserError
+from dsae_core.inspection import NextToken, PatchEffect, PromotedTokens, TokenEffect
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
-from dsae_core.ui import runs, state, theme
-from dsae_core.ui.jobs import JobQueue, Report
+from dsae_core.ui import probes, runs, state, theme
+from dsae_core.ui.jobs import JobQueue, Report, Work
 from dsae_core.ui.pages import discover
 from dsae_core.ui.request import RunRequest
+from dsae_core.ui.sections import side
 from dsae_core.ui.view import View
+from dsae_core.validation import Shares, Validation
 
 APP = Path(__file__).resolve().parents[1] / "app.py"
 PAIRS = PromptPairs(("<b>one</b> two",), ("<b>one</b> three",))
@@ -52,10 +58,16 @@ def demo() -> View | None:
 def app(monkeypatch: pytest.MonkeyPatch, demo: View | None, work: Callable[[RunRequest, Report], Discovery]) -> AppTest:
     """The page, not yet opened."""
     st.cache_resource.clear()
-    queue = JobQueue(lambda request, report: work(request, report))
+    queue = JobQueue()
+
+    def discovery_work(request: RunRequest, preview: Callable[[torch.Tensor], None]) -> Work[Discovery]:
+        preview(torch.tensor([[0.0, 1.0], [2.0, 0.5]]))
+        return lambda report: work(request, report)
+
+    monkeypatch.setattr(state, "discovery_work", discovery_work)
     for module in (state, discover):
         monkeypatch.setattr(module, "stored_demo", lambda: demo)
-    for module in (runs, discover, discover.progress):
+    for module in (runs, discover, discover.progress, side):
         monkeypatch.setattr(module, "shared_queue", lambda: queue)
     monkeypatch.setattr(View, "of", classmethod(lambda cls, found: cls(found, _truth(found))))
     page = AppTest.from_file(str(APP), default_timeout=60)
@@ -245,11 +257,13 @@ class TestSlowness:
         time.sleep(0.2)
         app.run()
         assert run_button(app).disabled
-        assert 'class="now">4 train' in html(app)
+        assert 'class="now">5 train' in html(app)
+        assert 'd-title">Preview: paired difference' in html(app)
         assert len(titles(app)) == 6  # the earlier result stays
         app.button(key="cancel").click().run()
         finish(app)
         assert "The run was cancelled" in html(app)
+        assert "Preview: paired difference" not in html(app)
         assert "Stored demo" in html(app)
         assert not run_button(app).disabled
 
@@ -315,6 +329,232 @@ def test_settings_survive_a_visit_to_another_page(app: AppTest) -> None:
     fresh.session_state["request"] = kept  # what is left of a session whose widgets were away
     fresh.run()
     assert fresh.number_input(key="set_seed").value == 9
+
+
+# --- looking into heads ------------------------------------------------------------------------------------
+
+
+class Model:
+    """Side jobs without a model: what they find, what was asked, and a gate that holds them up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[object, ...]] = []
+        self.held = False
+        self.error = ""
+        weights = np.eye(2, dtype=np.float32)
+        effects = np.array([[0.1, -1.0], [2.0, 0.0]], dtype=np.float32)
+        tokens = PromotedTokens((TokenEffect("<i>", 1.0),), (TokenEffect(" John", -1.0),))
+        shares = Shares((0, 2, 4), (0.0, 0.8, 1.0), (1.0, 0.1, 0.0))
+        random = Shares((0, 2, 4), (0.0, 0.1, 1.0), (1.0, 0.9, 0.0))
+        found = Validation("metric", shares, (random, random), 4.0, 0.0, 10)
+        answers: dict[str, Callable[..., object]] = {
+            "attention_work": lambda *a: probes.Attention(weights, weights, ("a", "<b>"), ("a", "<i>")),
+            "output_work": lambda *a: probes.HeadOutput((tokens, tokens), effects, (1.0, 3.0), 4.0),
+            "patch_work": lambda *a: PatchEffect(0.5, 0.4, 0.6, 4.0, 0.0, 2.0, 2),
+            "validation_work": lambda *a: probes.Validated(found, a[3], True),
+            "check_work": lambda *a: probes.PromptCheck(None, (NextToken("<b>", 0.5),), (NextToken("x", 0.5),)),
+        }
+        for name, make in answers.items():
+            monkeypatch.setattr(probes, name, lambda *a, name=name, make=make: self._work(name, make, a))
+
+    def _work(
+        self, name: str, make: Callable[..., object], arguments: tuple[object, ...]
+    ) -> Callable[[Report], object]:
+        def work(report: Report) -> object:
+            self.asked.append((name, *arguments[1:]))
+            report("patch", 0.5)
+            while self.held:
+                report("patch", 0.5)
+                time.sleep(0.01)
+            if self.error:
+                raise UserError(self.error)
+            return make(*arguments)
+
+        return work
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Model:
+    return Model(monkeypatch)
+
+
+@pytest.fixture
+def demo_with_answers(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    """The page with a result whose prompts have answers."""
+    found = small_discovery()
+    assert found.prompts is not None
+    prompts = dataclasses.replace(found.prompts, answer=((" x",), (" y",)), distractor=((" z",), (" w",)))
+    shown = View(dataclasses.replace(found, prompts=prompts), small_truth())
+    monkeypatch.setattr(state, "stored_demo", lambda: shown)
+    return app
+
+
+def look_at(page: AppTest, what: str) -> AppTest:
+    """Choose what the inspector shows."""
+    page.button_group(key="result1_view").set_value(what).run()
+    assert not page.exception
+    return page
+
+
+def until_ended(page: AppTest) -> AppTest:
+    """Let side jobs end, looking at them as the browser would."""
+    end = time.monotonic() + 20
+    while any(not side.job.over for side in page.session_state["side_jobs"].values()):
+        assert time.monotonic() < end, "the side job did not end"
+        time.sleep(0.02)
+        page.run()
+    return page.run()
+
+
+def test_patching_a_head_says_what_it_did(demo_with_answers: AppTest, model: Model) -> None:
+    app = demo_with_answers.run()
+    app.button(key="patch").click().run()
+    assert "With 1.0 patched the logit difference falls from 4.00 to 2.00" in html(app)
+    assert "carries 50&nbsp;% of the difference (95&nbsp;% bootstrap interval +40 to +60&nbsp;%" in html(app)
+    assert app.button(key="patch").disabled
+    app.selectbox(key="result1_head").select("0.1").run()
+    assert "patched the logit" not in html(app)
+    assert not app.button(key="patch").disabled
+    app.selectbox(key="result1_head").select("1.0").run()
+    assert "With 1.0 patched" in html(app)  # remembered, not asked again
+    assert [asked[0] for asked in model.asked] == ["patch_work"]
+
+
+def test_a_side_job_shows_its_progress_and_can_be_cancelled(demo_with_answers: AppTest, model: Model) -> None:
+    model.held = True
+    app = demo_with_answers.run()
+    app.button(key="patch").click().run()
+    assert app.button(key="patch").disabled
+    assert len(titles(app)) == 6
+    app.button(key="cancel_patch").click().run()
+    until_ended(app)
+    assert "Patching 1.0: cancelled." in html(app)
+    model.held = False
+    app.button(key="again_patch").click().run()
+    app.button(key="patch").click().run()
+    assert "With 1.0 patched" in html(app)
+
+
+def test_a_side_job_that_fails_says_why(demo_with_answers: AppTest, model: Model) -> None:
+    model.error = "The model *broke*."
+    app = look_at(demo_with_answers.run(), "Attention")
+    assert [error.value for error in app.error] == [r"The model \*broke\*\."]
+    model.error = ""
+    app.button(key="again_attention").click().run()
+    assert not app.error
+    assert "On the positive" in html(app)
+
+
+def test_a_side_job_waits_for_the_run_before_it(demo_with_answers: AppTest, model: Model) -> None:
+    app = demo_with_answers.run()
+    queue = side.shared_queue()
+    let_go = threading.Event()
+    other = queue.submit(lambda report: let_go.wait(20))
+    app.button(key="patch").click().run()
+    bars = [element.proto.text for element in app.main.get("progress")]
+    assert len(bars) == 1
+    assert "1 run before this one" in bars[0]
+    let_go.set()
+    assert other.wait(10)
+    until_ended(app)
+    assert "With 1.0 patched" in html(app)
+
+
+def test_attention_and_direct_effect_ask_the_model_for_the_chosen_pair(
+    demo_with_answers: AppTest, model: Model
+) -> None:
+    app = look_at(demo_with_answers.run(), "Attention")
+    assert all(f'd-title">{name}' in html(app) for name in ("On the positive", "On the negative", "Difference"))
+    app.selectbox(key="result1_pair").select(1).run()
+    assert [asked[2:] for asked in model.asked] == [(0, (1, 0)), (1, (1, 0))]
+    look_at(app, "Direct effect")
+    assert app.selectbox(key="result1_pair").value == 1  # kept while other things were looked at
+    assert "What 1.0 writes raises" not in html(app)
+    assert "what 1.0 writes raises the answer over the distractor by 2.00 nats" in html(app)
+    assert "&lt;i&gt;" in html(app)
+    look_at(app, "Code table")
+    assert 'd-title">Codes of head 1.0' in html(app)
+    assert len(model.asked) == 3
+
+
+def test_what_was_asked_of_a_result_is_dropped_with_it(demo_with_answers: AppTest, model: Model) -> None:
+    app = demo_with_answers.run()
+    app.button(key="patch").click().run()
+    assert "With 1.0 patched" in html(app)
+    app.number_input(key="set_seed").set_value(3).run()
+    assert "With 1.0 patched" in html(app)
+    run_button(app).click().run()
+    finish(app)
+    assert "patched the logit" not in html(app)
+
+
+def test_without_answers_the_page_says_what_is_missing(app: AppTest, model: Model) -> None:
+    app.run()
+    assert app.button(key="patch").disabled
+    assert "no answers" in app.button(key="patch").help
+    look_at(app, "Direct effect")
+    assert "what 1.0 writes raises" in html(app) or "no answers" in html(app)
+    assert not app.button(key="validate").disabled  # by KL divergence
+    assert "by KL divergence" in html(app)
+
+
+def test_the_circuit_is_validated_at_its_size(demo_with_answers: AppTest, model: Model) -> None:
+    app = demo_with_answers.run()
+    assert app.button(key="validate").label == "Validate the circuit"
+    app.button(key="validate").click().run()
+    assert "The 2 best heads keep 80&nbsp;% of the logit difference" in html(app)
+    assert "2 random heads keep 10&nbsp;%" in html(app)
+    assert 'd-title">Keep only the circuit' in html(app)
+    assert app.button(key="validate").disabled
+    app.slider(key="result1_threshold").set_value(0.0).run()
+    assert "keep 100&nbsp;% of the logit difference" in html(app)  # that size was measured too
+    assert app.button(key="validate").label == "Measure 4 heads"
+    app.slider(key="result1_threshold").set_value(app.slider(key="result1_threshold").max).run()
+    assert [asked[-1] for asked in model.asked] == [2]
+
+
+# --- own prompts -------------------------------------------------------------------------------------------
+
+
+def test_the_prompts_on_show_can_be_edited(app: AppTest, model: Model) -> None:
+    app.run()
+    app.button(key="edit_prompts").click().run()
+    assert not app.exception
+    assert app.selectbox(key="set_task").value == "custom"
+    assert app.session_state["draft_now"]["positive"].tolist() == ["a<b>", "a*c*"]
+    assert "Stored demo" in html(app)  # the result stays
+    assert not run_button(app).disabled
+    app.button(key="check").click().run()
+    assert "Without answers nobody can say" in html(app)
+    assert app.button(key="check").disabled
+    app.button(key="clear_draft").click().run()
+    assert run_button(app).disabled
+    app.button(key="example").click().run()
+    assert len(app.session_state["draft_now"]) == 2
+    assert not run_button(app).disabled
+
+
+def test_a_table_that_is_not_complete_says_what_it_lacks(app: AppTest) -> None:
+    app.run()
+    app.selectbox(key="set_task").select("custom").run()
+    app.button(key="example").click().run()
+    frame = app.session_state["draft_now"].copy()
+    frame.loc[1, "negative"] = ""
+    app.session_state["draft_now"] = frame
+    app.run()
+    assert "Row 2, column negative: the cell is empty." in html(app)
+    assert run_button(app).disabled
+    assert app.button(key="check").disabled
+
+
+def test_own_prompts_stay_while_another_task_is_chosen(app: AppTest) -> None:
+    app.run()
+    app.selectbox(key="set_task").select("custom").run()
+    app.button(key="example").click().run()
+    app.selectbox(key="set_task").select("ioi").run()
+    app.selectbox(key="set_task").select("custom").run()
+    assert len(app.session_state["draft_now"]) == 2
+    assert not run_button(app).disabled
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])

@@ -29,7 +29,7 @@ TASKS = {"ioi": None}
     [
         RunRequest(),
         RunRequest("./my model", "ioi", 25, "paper", 3, (("l1", 0.05), ("per_union", True), ("pool", "last"))),
-        RunRequest(task=CUSTOM, method="positional", options=(("k", 1), ("n_features", 8))),
+        RunRequest(task=CUSTOM, method="positional", options=(("k", 3), ("n_features", 8))),
     ],
 )
 def test_a_link_restores_the_settings(request_: RunRequest) -> None:
@@ -56,6 +56,11 @@ def test_a_link_that_makes_no_sense_gives_defaults(query: dict[str, str], bad: l
     assert RunRequest.from_query(query, TASKS) == (RunRequest(), bad)
 
 
+def test_a_link_may_name_a_default() -> None:
+    defaults = {field.name: str(field.default) for field in dataclasses.fields(METHODS["positional"])}
+    assert RunRequest.from_query(defaults, TASKS) == (RunRequest(), [])
+
+
 def test_the_request_of_a_discovery() -> None:
     found = small_discovery()
     assert RunRequest.of(found) == RunRequest(examples=2)
@@ -70,7 +75,7 @@ def test_every_setting_has_a_help_text() -> None:
     assert set(METHOD_HELP) == set(METHODS)
     for cls in METHODS.values():
         assert set(attribute_helps(cls)) == {field.name for field in dataclasses.fields(cls)}
-    assert attribute_helps(METHODS["positional"])["k"] == "Features active in a row while training."
+    assert attribute_helps(METHODS["positional"])["k"].startswith("Features active in a row while training.")
 
 
 @pytest.mark.parametrize(
@@ -133,17 +138,23 @@ class Gate:
         self.open = threading.Event()
         self.order: list[int] = []
 
-    def __call__(self, request: RunRequest, report: Report) -> Discovery:
-        self.order.append(request.seed)
-        while not self.open.wait(0.005):
-            report("train", 0.5)
-        return small_discovery()
+    def work(self, seed: int) -> Callable[[Report], Discovery]:
+        def run(report: Report) -> Discovery:
+            self.order.append(seed)
+            while not self.open.wait(0.005):
+                report("train", 0.5)
+            return small_discovery()
+
+        return run
+
+    def submit(self, queue: JobQueue, seed: int = 0) -> Job:
+        return queue.submit(self.work(seed), key=RunRequest(seed=seed))
 
 
 def test_runs_wait_for_one_another() -> None:
     gate = Gate()
-    queue = JobQueue(gate)
-    first, second, third = (queue.submit(RunRequest(seed=seed)) for seed in range(3))
+    queue = JobQueue()
+    first, second, third = (gate.submit(queue, seed) for seed in range(3))
     until(lambda: first.stage == "train")
     assert (first.status, first.fraction) == ("running", 0.5)
     assert [queue.look(job) for job in (first, second, third)] == [0, 1, 2]
@@ -161,23 +172,23 @@ def test_runs_wait_for_one_another() -> None:
 
 def test_cancel_ends_a_run_at_its_next_report() -> None:
     gate = Gate()
-    queue = JobQueue(gate)
-    job = queue.submit(RunRequest())
+    queue = JobQueue()
+    job = gate.submit(queue)
     until(lambda: job.stage == "train")
     queue.cancel(job)
     until(lambda: job.over)
     assert (job.status, job.result, job.stopping) == ("cancelled", None, False)
     assert queue.recall(RunRequest()) is None
     gate.open.set()
-    after = queue.submit(RunRequest(seed=5))
+    after = gate.submit(queue, 5)
     until(lambda: after.over)
     assert after.status == "done"
 
 
 def test_a_run_whose_page_was_closed_is_dropped() -> None:
     gate = Gate()
-    queue = JobQueue(gate, patience=0.2)
-    watched, left, waiting = (queue.submit(RunRequest(seed=seed)) for seed in range(3))
+    queue = JobQueue(patience=0.2)
+    watched, left, waiting = (gate.submit(queue, seed) for seed in range(3))
     until(lambda: watched.stage == "train")
     end = time.monotonic() + 0.4
     while time.monotonic() < end:
@@ -202,13 +213,11 @@ def test_a_run_whose_page_was_closed_is_dropped() -> None:
     ],
 )
 def test_a_run_that_fails_says_why_and_the_next_one_runs(error: Exception, told: str) -> None:
-    def work(request: RunRequest, report: Report) -> Discovery:
-        if request.seed == 0:
-            raise error
-        return small_discovery()
+    def fail(_: Report) -> Discovery:
+        raise error
 
-    queue = JobQueue(work)
-    failed, fine = queue.submit(RunRequest(seed=0)), queue.submit(RunRequest(seed=1))
+    queue = JobQueue()
+    failed, fine = queue.submit(fail), queue.submit(lambda _: small_discovery())
     until(lambda: fine.over)
     assert (failed.status, fine.status) == ("failed", "done")
     assert told in failed.error
@@ -216,14 +225,34 @@ def test_a_run_that_fails_says_why_and_the_next_one_runs(error: Exception, told:
 
 
 def test_only_the_latest_results_are_kept() -> None:
-    queue = JobQueue(lambda request, report: small_discovery(), keep=2)
-    jobs = [queue.submit(RunRequest(seed=seed)) for seed in range(3)]
+    queue = JobQueue(keep=2)
+    jobs = [queue.submit(lambda _, seed=seed: seed + 10, key=seed) for seed in range(3)]
     until(lambda: all(job.over for job in jobs))
-    assert [queue.recall(RunRequest(seed=seed)) is not None for seed in range(3)] == [False, True, True]
+    assert [queue.recall(seed) for seed in range(3)] == [None, 11, 12]
+
+
+def test_a_job_without_a_key_is_not_remembered() -> None:
+    queue = JobQueue(keep=1)
+    kept, other = queue.submit(lambda _: "kept", key="a"), queue.submit(lambda _: "other", title="Look inside")
+    assert other.wait(10)
+    assert (kept.result, other.result, other.title) == ("kept", "other", "Look inside")
+    assert queue.recall("a") == "kept"
+    assert queue.recall(None) is None
+
+
+def test_waiting_for_a_job_ends_with_it_or_with_patience() -> None:
+    gate = Gate()
+    queue = JobQueue()
+    running, waiting = gate.submit(queue, 0), gate.submit(queue, 1)
+    assert not running.wait(0.02)
+    queue.cancel(waiting)
+    assert waiting.wait(0)
+    gate.open.set()
+    assert running.wait(10)
 
 
 def test_a_job_says_how_long_it_has_run() -> None:
-    assert Job(RunRequest()).elapsed == 0.0
+    assert Job().elapsed == 0.0
 
 
 # --- layout ------------------------------------------------------------------------------------------------

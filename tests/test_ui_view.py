@@ -11,6 +11,7 @@ import torch
 from dsae_core.circuits import Circuit
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
+from dsae_core.settings import PositionalSettings, settings_to_dict
 from dsae_core.ui.charts.circuit_graph import circuit_graph, edge_paths
 from dsae_core.ui.charts.curves import precision_recall, precision_recall_frame, ranked_scores, roc, roc_frame
 from dsae_core.ui.charts.heatmap import heatmap, legend_scores
@@ -42,7 +43,7 @@ def small_discovery(task: str = "ioi", *, top: float = 4.0) -> Discovery:
         activations=activations,
         n_positive=2,
         tokens=(("", "a", "<b>"), ("", "a", "*c*"), ("", "a", "<i>"), ("", "x", "*c*")),
-        settings={"method": "positional", "seed": 0, "n_features": 64, "k": 2, "epochs": 60},
+        settings=settings_to_dict("positional", 0, PositionalSettings()),
         timings={"collect": 0.5, "train": 1.5},
         provenance={"model": "smollm2-135m"},
         prompts=PromptPairs(("a<b>", "a*c*"), ("a<i>", "x*c*"), task=task),

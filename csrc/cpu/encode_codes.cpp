@@ -1,74 +1,59 @@
 // encode_codes on the CPU: a head's dictionary is packed once a thread, then every group of 8 rows of z is
 // multiplied with it and reduced to codes while the products are still in registers; no matrix of activations
 // exists anywhere.
+#include "cpu/encode_codes.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <limits>
 #include <tuple>
 
-#include "arguments.h"
-#include "cpu/panels.h"
-
 #define DSAE_ISA_BODY "cpu/encode_codes.isa.h"
 #include "cpu/foreach_isa.h"
 
 namespace dsae {
+
+Encoder::Encoder(const EncodeJob& job)
+    : job_(job),
+      padded_features_(round_up(job.sizes.features, kPanelColumns)),
+      panels_(packed_size(job.sizes.depth, job.sizes.features)),
+      bias_(padded_features_),
+      converted_(job.z.type == FloatType::float32 ? 0 : kGroupRows * job.sizes.depth),
+      encode_group_(DSAE_BEST(encode_group)) {}
+
+void Encoder::load_head(int64_t head) {
+  const auto& [examples, positions, heads, depth, features] = job_.sizes;
+  pack_panels(job_.dictionary + head * depth * features, depth, features, panels_.data());
+  std::memcpy(bias_.data(), job_.bias + head * features, sizeof(float) * features);
+  // The features that pad the last panel must not win.
+  std::fill(bias_.data() + features, bias_.data() + padded_features_, -std::numeric_limits<float>::infinity());
+}
+
+// Where a row's floats are: in z itself, or converted.
+const float* Encoder::row(int64_t row, int64_t head, float* converted) const {
+  const int64_t first = job_.row_offset(row, head);
+  if (job_.z.type == FloatType::float32) return static_cast<const float*>(job_.z.data) + first;
+  for (int64_t i = 0; i < job_.sizes.depth; ++i) converted[i] = job_.z.at(first + i);
+  return converted;
+}
+
+void Encoder::encode(int64_t head, int64_t group) {
+  const int64_t first = group * kGroupRows, size = std::min(kGroupRows, job_.rows() - first);
+  const float* rows[kGroupRows] = {};
+  for (int64_t r = 0; r < kGroupRows; ++r) {
+    rows[r] = r < size ? row(first + r, head, converted_.data() + r * job_.sizes.depth) : rows[size - 1];
+  }
+  float values[kGroupRows];
+  int32_t features[kGroupRows];
+  encode_group_(rows, panels_.data(), bias_.data(), job_.sizes.depth, padded_features_, values, features);
+  for (int64_t r = 0; r < size; ++r) {
+    const int64_t out = (first + r) * job_.sizes.heads + head;
+    job_.values[out] = values[r];
+    job_.codes[out] = values[r] > job_.threshold ? features[r] : kInactive;
+  }
+}
+
 namespace {
-
-struct Job {
-  EncodeSizes sizes;
-  const float *z, *dictionary, *bias;
-  int64_t example_stride, position_stride, head_stride;
-  float threshold;
-  int32_t* codes;
-  float* values;
-
-  int64_t rows() const { return sizes.examples * sizes.positions; }
-  int64_t groups() const { return ceil_div(rows(), kGroupRows); }
-  const float* row(int64_t row, int64_t head) const {
-    return z + row / sizes.positions * example_stride + row % sizes.positions * position_stride +
-           head * head_stride;
-  }
-};
-
-// What one thread works with: a head's dictionary, packed.
-class Encoder {
- public:
-  explicit Encoder(const Job& job)
-      : job_(job),
-        padded_features_(round_up(job.sizes.features, kPanelColumns)),
-        panels_(packed_size(job.sizes.depth, job.sizes.features)),
-        bias_(padded_features_) {}
-
-  void load_head(int64_t head) {
-    const auto& [examples, positions, heads, depth, features] = job_.sizes;
-    pack_panels(job_.dictionary + head * depth * features, depth, features, panels_.data());
-    std::memcpy(bias_.data(), job_.bias + head * features, sizeof(float) * features);
-    // The features that pad the last panel must not win.
-    std::fill(
-        bias_.data() + features, bias_.data() + padded_features_, -std::numeric_limits<float>::infinity());
-  }
-
-  void encode(int64_t head, int64_t group) {
-    const int64_t first = group * kGroupRows, size = std::min(kGroupRows, job_.rows() - first);
-    const float* rows[kGroupRows];
-    for (int64_t r = 0; r < kGroupRows; ++r) rows[r] = job_.row(first + std::min(r, size - 1), head);
-    float values[kGroupRows];
-    int32_t features[kGroupRows];
-    encode_group_(rows, panels_.data(), bias_.data(), job_.sizes.depth, padded_features_, values, features);
-    for (int64_t r = 0; r < size; ++r) {
-      const int64_t out = (first + r) * job_.sizes.heads + head;
-      job_.values[out] = values[r];
-      job_.codes[out] = values[r] > job_.threshold ? features[r] : kInactive;
-    }
-  }
-
- private:
-  const Job& job_;
-  int64_t padded_features_;
-  Scratch panels_, bias_;
-  decltype(DSAE_BEST(encode_group)) encode_group_ = DSAE_BEST(encode_group);
-};
 
 std::tuple<Tensor, Tensor> encode_codes(
     const Tensor& z, const Tensor& dictionary, const Tensor& bias, double threshold) {
@@ -78,14 +63,14 @@ std::tuple<Tensor, Tensor> encode_codes(
   Tensor codes = torch::stable::new_empty(z, {sizes.examples, sizes.positions, sizes.heads}, ScalarType::Int);
   Tensor values =
       torch::stable::new_empty(z, {sizes.examples, sizes.positions, sizes.heads}, ScalarType::Float);
-  const Job job{
+  const EncodeJob job{
       sizes,
-      z.const_data_ptr<float>(),
-      packed_dictionary.const_data_ptr<float>(),
-      packed_bias.const_data_ptr<float>(),
+      float_array("encode_codes", "z", z),
       z.stride(0),
       z.stride(1),
       z.stride(2),
+      packed_dictionary.const_data_ptr<float>(),
+      packed_bias.const_data_ptr<float>(),
       static_cast<float>(threshold),
       codes.mutable_data_ptr<int32_t>(),
       values.mutable_data_ptr<float>()};

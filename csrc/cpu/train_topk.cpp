@@ -3,7 +3,9 @@
 // are ever touched.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -43,9 +45,12 @@ class Trainer {
         padded_features_(round_up(job.sizes.features, kGroupRows)),
         x_(job.sizes.rows * pitch_),
         x_panels_(packed_size(job.sizes.depth, job.sizes.rows)),
-        parameters_(10 * padded_features_ * pitch_ + 6 * padded_features_),
+        parameters_(10 * padded_features_ * pitch_ + 7 * padded_features_),
+        bounds_((panels() + 1) * padded_features_ + panels() * (kPanelColumns + 2)),
+        products_(padded_features_ * kPanelColumns),
         chosen_values_(job.k * kPanelColumns),
         error_(pitch_),
+        candidates_(padded_features_ + 1),
         chosen_(job.k * kPanelColumns) {}
 
   void train(int64_t head) {
@@ -56,28 +61,39 @@ class Trainer {
     normalize_dictionary_(state_);
     for (int64_t epoch = 0; epoch < job_.epochs; ++epoch) {
       job_.squared_errors[epoch * job_.sizes.heads + head] = learn_rows_(state_, gradient_scale);
-      update_(state_, adam_step(epoch + 1));
+      update_(state_, adam_step(job_.lr, epoch + 1));
       normalize_dictionary_(state_);
     }
     save(head);
   }
 
  private:
-  AdamStep adam_step(int64_t step) const {
-    const auto t = static_cast<double>(step);
-    return {
-        static_cast<float>(job_.lr / (1 - std::pow(kAdamBeta1, t))),
-        static_cast<float>(1 / std::sqrt(1 - std::pow(kAdamBeta2, t)))};
-  }
+  int64_t panels() const { return ceil_div(job_.sizes.rows, kPanelColumns); }
 
+  // The rows by length, in both layouts.
   void load_rows(int64_t head) {
     const auto& [heads, rows, depth, features] = job_.sizes;
-    float *x = x_.data(), *panels = x_panels_.data();
+    std::vector<double> squares(rows);
+    std::vector<int64_t> order(rows);
     for (int64_t row = 0; row < rows; ++row) {
       const float* numbers = job_.row(head, row);
+      for (int64_t i = 0; i < depth; ++i) squares[row] += static_cast<double>(numbers[i]) * numbers[i];
+      order[row] = row;
+    }
+    std::stable_sort(
+        order.begin(), order.end(), [&](int64_t a, int64_t b) { return squares[a] < squares[b]; });
+    float *x = x_.data(), *panels = x_panels_.data();
+    for (int64_t row = 0; row < rows; ++row) {
+      const float* numbers = job_.row(head, order[row]);
       std::copy_n(numbers, depth, x + row * pitch_);
       const int64_t panel = row / kPanelColumns * kPanelColumns, column = row % kPanelColumns;
       for (int64_t i = 0; i < depth; ++i) panels[panel * depth + i * kPanelColumns + column] = numbers[i];
+    }
+    bounds_.clear();
+    float* radius =
+        bounds_.data() + (this->panels() + 1) * padded_features_ + this->panels() * (kPanelColumns + 1);
+    for (int64_t row = 0; row < rows; ++row) {
+      radius[row / kPanelColumns] = static_cast<float>(std::sqrt(squares[order[row]]) * (1 + 1e-6));
     }
   }
 
@@ -91,6 +107,12 @@ class Trainer {
     const auto take_matrix = [&] {
       return Matrix{take(matrix), take(matrix), take(matrix), take(matrix), take(matrix), take(vector)};
     };
+    float* slack = bounds_.data();
+    float* bounds = slack + panels() * vector;
+    float* thresholds = bounds + vector;
+    float* fall = thresholds + panels() * kPanelColumns;
+    float* radius = fall + panels();
+    std::fill_n(slack, panels() * vector, std::numeric_limits<float>::infinity());  // look at everything once
     state_ = {
         rows,
         features,
@@ -100,9 +122,18 @@ class Trainer {
         padded_features_,
         x_.data(),
         x_panels_.data(),
+        radius,
+        static_cast<float>(4 * (static_cast<double>(depth) + 2) * std::numeric_limits<float>::epsilon()),
         take_matrix(),
         take_matrix(),
         {take(vector), take(vector), take(vector), take(vector)},
+        take(vector),
+        slack,
+        fall,
+        thresholds,
+        products_.data(),
+        bounds,
+        candidates_.data(),
         chosen_.data(),
         chosen_values_.data(),
         error_.data()};
@@ -128,8 +159,8 @@ class Trainer {
 
   const Job& job_;
   const int64_t pitch_, padded_features_;
-  Scratch x_, x_panels_, parameters_, chosen_values_, error_;
-  std::vector<int32_t> chosen_;
+  Scratch x_, x_panels_, parameters_, bounds_, products_, chosen_values_, error_;
+  std::vector<int32_t> candidates_, chosen_;
   TopkHead state_{};
   decltype(DSAE_BEST(normalize_dictionary)) normalize_dictionary_ = DSAE_BEST(normalize_dictionary);
   decltype(DSAE_BEST(learn_rows)) learn_rows_ = DSAE_BEST(learn_rows);
@@ -153,7 +184,7 @@ double mean_square(const Job& job) {
   });
   double sum = 0;
   for (double of_head : sums) sum += of_head;
-  STD_TORCH_CHECK(std::isfinite(sum), "train_topk: x must be finite, but has NaN or infinity");
+  check_finite_x(std::isfinite(sum));
   return sum > 0 ? sum / (static_cast<double>(heads) * static_cast<double>(rows)) : 1.0;
 }
 
@@ -162,12 +193,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_topk(
     int64_t epochs, double lr) {
   const TrainSizes sizes = check_train_topk(x, encoder, decoder, bias, k, epochs, lr);
   const auto dense = [](const Tensor& tensor) { return torch::stable::contiguous(tensor); };
-  const Tensor rows = sizes.depth <= 1 || x.stride(2) == 1 ? x : dense(x);
+  const Tensor floats = x.scalar_type() == ScalarType::Float ? x : torch::stable::to(x, ScalarType::Float);
+  const Tensor rows = sizes.depth <= 1 || floats.stride(2) == 1 ? floats : dense(floats);
   const Tensor start_encoder = dense(encoder), start_decoder = dense(decoder), start_bias = dense(bias);
-  Tensor trained_encoder = torch::stable::new_empty(x, {sizes.heads, sizes.depth, sizes.features});
-  Tensor trained_decoder = torch::stable::new_empty(x, {sizes.heads, sizes.depth, sizes.features});
-  Tensor trained_bias = torch::stable::new_empty(x, {sizes.heads, sizes.features});
-  Tensor loss = torch::stable::new_empty(x, {epochs});
+  Tensor trained_encoder = torch::stable::new_empty(bias, {sizes.heads, sizes.depth, sizes.features});
+  Tensor trained_decoder = torch::stable::new_empty(bias, {sizes.heads, sizes.depth, sizes.features});
+  Tensor trained_bias = torch::stable::new_empty(bias, {sizes.heads, sizes.features});
+  Tensor loss = torch::stable::new_empty(bias, {epochs});
   std::vector<double> squared_errors(epochs * sizes.heads);
   Job job{
       sizes,

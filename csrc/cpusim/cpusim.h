@@ -18,6 +18,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -56,6 +57,14 @@ namespace cpusim {
 
 inline unsigned char* shared_memory = nullptr;
 
+constexpr unsigned char kUnwritten = 0xCD;  // what shared memory holds at first
+// Memory that a block must not change, behind what it may; AddressSanitizer needs none.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kGuardBytes = 0;
+#else
+constexpr size_t kGuardBytes = 64 * 1024;
+#endif
+
 // Which of the threads that can go on goes next.
 struct Schedule {
   enum class Order { forward, reverse, random } order = Order::forward;
@@ -69,7 +78,11 @@ struct Barrier {
 
 struct Warp {
   Barrier barrier;
-  uint64_t exchanged[32] = {};
+  // What lanes give each other, in turns: who writes for one exchange knows that all have read the last but
+  // one.
+  uint64_t exchanged[2][32] = {};
+
+  uint64_t* next_exchange() { return exchanged[barrier.generation % 2]; }
 };
 
 struct Fiber {
@@ -79,7 +92,11 @@ struct Fiber {
   uint3 index{};
   unsigned number = 0;
   bool finished = false;
+  const Barrier* barrier = nullptr;  // that it waits at, since this generation of it
+  unsigned generation = 0;
   const char* waits_for = nullptr;
+
+  bool can_go_on() const { return !finished && (!barrier || barrier->generation != generation); }
   void* asan_stack = nullptr;
   char* stack = nullptr;
 };
@@ -114,7 +131,7 @@ class Block {
       if (order == Schedule::Order::random) std::shuffle(turns.begin(), turns.end(), random);
       progress_ = false;
       for (unsigned turn : turns) {
-        if (!fibers_[turn].finished) resume(fibers_[turn]);
+        if (fibers_[turn].can_go_on()) resume(fibers_[turn]);
         if (error_) std::rethrow_exception(error_);
       }
       if (running_ > 0 && !progress_) throw std::runtime_error(describe_deadlock());
@@ -133,11 +150,24 @@ class Block {
   template <class T>
   T exchange(unsigned mask, T number, unsigned source) {
     static_assert(sizeof(T) <= sizeof(uint64_t));
-    std::memcpy(&warp().exchanged[lane()], &number, sizeof(T));
+    uint64_t* const exchanged = warp().next_exchange();
+    std::memcpy(&exchanged[lane()], &number, sizeof(T));
     sync_warp(mask);
-    if (mask & present_lanes() & (1u << source)) std::memcpy(&number, &warp().exchanged[source], sizeof(T));
-    sync_warp(mask);
+    if (mask & present_lanes() & (1u << source)) std::memcpy(&number, &exchanged[source], sizeof(T));
     return number;
+  }
+
+  // A bit of every lane in the mask.
+  unsigned ballot(unsigned mask, bool bit) {
+    uint64_t* const exchanged = warp().next_exchange();
+    exchanged[lane()] = bit;
+    sync_warp(mask);
+    unsigned bits = 0;
+    for (unsigned other = 0; other < 32; ++other) {
+      const bool takes_part = mask & present_lanes() & (1u << other);
+      bits |= static_cast<unsigned>(takes_part && exchanged[other]) << other;
+    }
+    return bits;
   }
 
   unsigned lane() const { return running_fiber_->number % 32; }
@@ -162,6 +192,7 @@ class Block {
 
   static void start(Fiber& fiber) {
     fiber.finished = false;
+    fiber.barrier = nullptr;
     fiber.waits_for = nullptr;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack;
@@ -185,15 +216,18 @@ class Block {
   }
 
   void wait(Barrier& barrier, int expected, const char* what) {
-    const unsigned generation = barrier.generation;
-    running_fiber_->waits_for = what;
+    Fiber& fiber = *running_fiber_;
+    fiber.generation = barrier.generation;
+    fiber.barrier = &barrier;
+    fiber.waits_for = what;
     if (++barrier.arrived >= expected) {
       barrier.arrived = 0;
       ++barrier.generation;
       progress_ = true;
     }
-    while (barrier.generation == generation) leave_fiber();
-    running_fiber_->waits_for = nullptr;
+    if (!fiber.can_go_on()) leave_fiber();
+    fiber.barrier = nullptr;
+    fiber.waits_for = nullptr;
   }
 
   std::string describe_deadlock() const {
@@ -225,6 +259,8 @@ class Block {
   void arrived_on_fiber() {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack_, &scheduler_stack_bytes_);
+    // AddressSanitizer has cleared its notes on the stack; without this it would before every later switch.
+    running_fiber_->context.uc_stack.ss_size = 0;
 #endif
   }
 
@@ -267,10 +303,13 @@ void launch(
   for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z) {
     for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y) {
       for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
-        const auto shared = std::make_unique<unsigned char[]>(shared_bytes);
-        std::memset(shared.get(), 0xCD, shared_bytes);
+        const auto shared = std::make_unique<unsigned char[]>(shared_bytes + kGuardBytes);
+        unsigned char* const end = shared.get() + shared_bytes;
+        std::memset(shared.get(), kUnwritten, shared_bytes + kGuardBytes);
         shared_memory = shared.get();
         block.run(schedule.order, random);
+        if (std::count(end, end + kGuardBytes, kUnwritten) != static_cast<std::ptrdiff_t>(kGuardBytes))
+          throw std::runtime_error("cpusim: a block writes beyond its shared memory");
       }
     }
   }
@@ -278,15 +317,38 @@ void launch(
 
 }  // namespace cpusim
 
-inline void __syncthreads() { cpusim::Block::current->sync_threads(); }
+namespace cpusim {
 
-inline void __syncwarp(unsigned mask = ~0u) { cpusim::Block::current->sync_warp(mask); }
+// CPUSIM_WITHOUT=FILE:LINE leaves out the barrier there, to see whether a test needs it.
+inline bool is_left_out(const char* file, int line) {
+  static const char* const left_out = std::getenv("CPUSIM_WITHOUT");
+  if (!left_out) return false;
+  const std::string path = file, place = path.substr(path.rfind('/') + 1) + ":" + std::to_string(line);
+  return place == left_out;
+}
+
+inline void sync_threads(const char* file, int line) {
+  if (!is_left_out(file, line)) Block::current->sync_threads();
+}
+
+inline void sync_warp(const char* file, int line, unsigned mask = ~0u) {
+  if (!is_left_out(file, line)) Block::current->sync_warp(mask);
+}
+
+}  // namespace cpusim
+
+#define __syncthreads() cpusim::sync_threads(__FILE__, __LINE__)
+#define __syncwarp(...) cpusim::sync_warp(__FILE__, __LINE__ __VA_OPT__(, ) __VA_ARGS__)
 
 template <class T>
 T __shfl_xor_sync(unsigned mask, T number, unsigned lane_mask) {
   cpusim::Block& block = *cpusim::Block::current;
   return block.exchange(mask, number, (block.lane() ^ lane_mask) % 32);
 }
+
+inline unsigned __ballot_sync(unsigned mask, bool bit) { return cpusim::Block::current->ballot(mask, bit); }
+
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 // A fiber is never interrupted, so reading, changing and writing are one step.
 template <class T>

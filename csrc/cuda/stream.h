@@ -1,13 +1,17 @@
-// torch's current CUDA stream. A CPU-only torch lacks the function that tells it, so it is looked up when
-// needed instead of being linked: the extension loads beside any torch.
+// torch's current device and its CUDA stream. A CPU-only torch lacks the function that tells the stream, so it
+// is looked up when needed instead of being linked: the extension loads beside any torch.
 #pragma once
 
 #include <dlfcn.h>
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
 
 namespace dsae::cuda {
+
+// Makes a device the current one, for as long as it lives.
+using DeviceGuard = torch::stable::accelerator::DeviceGuard;
 
 inline void* current_stream(int32_t device_index) {
   using GetStream = AOTITorchError (*)(int32_t, void**);

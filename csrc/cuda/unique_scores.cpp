@@ -1,13 +1,12 @@
 // unique_scores on CUDA: from tensors to the launcher and back.
 #include "cuda/unique_scores.h"
 
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
-#include <limits>
 #include <tuple>
 
 #include "arguments.h"
+#include "cuda/limits.h"
 #include "cuda/stream.h"
 
 namespace dsae {
@@ -16,14 +15,9 @@ namespace {
 std::tuple<Tensor, Tensor> unique_scores(
     const Tensor& codes, const Tensor& values, int64_t n_positive, int64_t n_features) {
   const UniqueSizes sizes = check_unique_scores(codes, values, n_positive, n_features);
-  STD_TORCH_CHECK(
-      sizes.heads <= std::numeric_limits<int32_t>::max(),
-      "unique_scores: at most 2^31 - 1 heads on CUDA, not ", sizes.heads);
-  STD_TORCH_CHECK(
-      sizes.examples * sizes.positions <= std::numeric_limits<int32_t>::max(),
-      "unique_scores: at most 2^31 - 1 examples x positions on CUDA, not ", sizes.examples, " x ",
-      sizes.positions);
-  const torch::stable::accelerator::DeviceGuard guard(codes.get_device_index());
+  cuda::check_heads("unique_scores", sizes.heads);
+  cuda::check_rows("unique_scores", sizes.examples, sizes.positions);
+  const cuda::DeviceGuard guard(codes.get_device_index());
   Tensor counts = torch::stable::new_empty(codes, {sizes.heads}, ScalarType::Int);
   Tensor mass = torch::stable::new_empty(codes, {sizes.heads}, ScalarType::Float);
   if (sizes.heads == 0) return {counts, mass};

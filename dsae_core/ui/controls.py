@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_args, get_type_hints
 
 import streamlit as st
@@ -14,7 +14,7 @@ from dsae_core.models import available_models
 from dsae_core.prompts import PromptPairs
 from dsae_core.settings import METHODS, method_settings
 from dsae_core.tasks import TASKS, read_pairs_csv
-from dsae_core.ui import state
+from dsae_core.ui import drafts, state
 from dsae_core.ui.request import CUSTOM, MAX_EXAMPLES, MAX_SEED, Options, RunRequest, changed_options
 from dsae_core.ui.text import escape_markdown, plural
 
@@ -22,13 +22,6 @@ METHOD_HELP = {
     "positional": "A small dictionary for every head; codes are compared position by position.",
     "paper": "O'Neill & Bui 2024: one dictionary for all heads; a prompt's positions are pooled.",
 }
-EXAMPLE_CSV = (
-    "positive,negative\n"
-    '"When Mary and John went to the store, John gave a drink to",'
-    '"When Mary and John went to the store, Anna gave a drink to"\n'
-    '"When Tom and James went to the park, James gave a ring to",'
-    '"When Tom and James went to the park, Mark gave a ring to"\n'
-)
 
 
 def settings() -> RunRequest | None:
@@ -36,7 +29,7 @@ def settings() -> RunRequest | None:
     kept = state.request() or _from_link()
     model = _model(kept)
     task = _task(kept)
-    pairs, examples = (_upload(), 0) if task == CUSTOM else (None, _examples(kept))
+    pairs, examples = (_own_prompts(kept), 0) if task == CUSTOM else (None, _examples(kept))
     method = _method(kept)
     seed = int(
         st.number_input(
@@ -104,7 +97,7 @@ def _model(kept: RunRequest) -> str:
 
 
 def _task(kept: RunRequest) -> str:
-    titles = {**{name: task.title for name, task in TASKS.items()}, CUSTOM: "Your own prompts (CSV)"}
+    titles = {**{name: task.title for name, task in TASKS.items()}, CUSTOM: "Your own prompts"}
     task = str(
         st.selectbox(
             "Task",
@@ -120,52 +113,72 @@ def _task(kept: RunRequest) -> str:
 
 
 def _examples(kept: RunRequest) -> int:
-    return int(
-        st.slider(
-            "Examples",
-            1,
-            MAX_EXAMPLES,
-            key=_seeded("examples", min(max(kept.examples, 1), MAX_EXAMPLES)),
-            help="Prompt pairs drawn: so many positives, and as many matched negatives. 5 to 10 are enough to start.",
-        )
+    examples = st.slider(
+        "Examples",
+        1,
+        MAX_EXAMPLES,
+        key=_seeded("examples", min(max(kept.examples, 1), MAX_EXAMPLES)),
+        help="Prompt pairs drawn: so many positives, and as many matched negatives. 5 to 10 are enough to start.",
+    )
+    _edit_button()
+    return int(examples)
+
+
+def _edit_button() -> None:
+    """Open the prompts of the result on show in the editor."""
+    st.button(
+        "Edit these prompts",
+        key="edit_prompts",
+        type="tertiary",
+        icon=":material/edit:",
+        on_click=_edit,
+        help="Open the prompts of the result on show in a table, as your own.",
     )
 
 
-def _upload() -> PromptPairs | None:
-    """The uploaded pairs, kept in the session until another file comes or this one is taken away."""
+def _edit() -> None:
+    shown = state.shown()
+    pairs = None if shown is None else shown.view.discovery.prompts
+    if pairs is None:
+        state.say("note", "There is no result with prompts on show; run a discovery first, or write your own prompts.")
+        return
+    drafts.open_pairs(replace(pairs, task=CUSTOM))
+    st.session_state["set_task"] = CUSTOM
+
+
+def _own_prompts(kept: RunRequest) -> PromptPairs | None:
+    """The pairs in the editor, which the page draws; a file can be read into it. None where they are not complete."""
+    brought = st.session_state.pop("upload_pairs", None)  # by another page, or left by a link
+    if brought is None and not drafts.begun():
+        brought = kept.pairs
+    if brought is not None:
+        drafts.open_pairs(brought)
     st.file_uploader(
         "Prompt pairs (CSV)",
         type="csv",
         key="upload",
         on_change=_read_upload,
-        help="Columns positive, negative and, if known, answer and distractor; one pair a row.",
+        help="Columns positive, negative and, if known, answer and distractor; one pair a row. It replaces the table.",
     )
     if problem := st.session_state.get("upload_error"):
         st.error(escape_markdown(problem))
-    pairs: PromptPairs | None = st.session_state.get("upload_pairs")
-    if pairs is not None:
-        st.caption(f"{plural(len(pairs), 'prompt pair')}. Pairs that match token by token work best.")
+    draft = drafts.current()
+    if draft.pairs is not None:
+        st.caption(f"{plural(len(draft.pairs), 'prompt pair')}. Edit them in the table on the page.")
+    elif draft.problem:
+        st.caption(escape_markdown(draft.problem))
     else:
-        st.download_button(
-            "Example file",
-            EXAMPLE_CSV,
-            "prompts.csv",
-            "text/csv",
-            type="tertiary",
-            icon=":material/download:",
-            on_click="ignore",
-            help="A file of two pairs to start from.",
-        )
-    return pairs
+        st.caption("Write prompt pairs into the table on the page, or read a file.")
+    return draft.pairs
 
 
 def _read_upload() -> None:
-    st.session_state["upload_pairs"], st.session_state["upload_error"] = None, None
+    st.session_state["upload_error"] = None
     file = st.session_state["upload"]
     if file is None:
         return
     try:
-        st.session_state["upload_pairs"] = read_pairs_csv(file.getvalue().decode("utf-8-sig"))
+        drafts.open_pairs(read_pairs_csv(file.getvalue().decode("utf-8-sig")))
     except UnicodeDecodeError:
         st.session_state["upload_error"] = "The file is not UTF-8 text; save it as a UTF-8 CSV file."
     except UserError as error:

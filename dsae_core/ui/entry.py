@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 import streamlit as st
 
+from dsae_core.ui import routes
+
 
 @asynccontextmanager
 async def _lifespan(_: st.App) -> AsyncIterator[None]:
@@ -16,10 +18,11 @@ async def _lifespan(_: st.App) -> AsyncIterator[None]:
 
 
 def _preload() -> None:
-    """Import torch and the charts, read the demo and work out what its page shows."""
+    """Import torch and the charts, read the demo and work out what its page shows; then the other pages' code."""
     from dsae_core.ui.pages.discover import warm
 
     warm()
+    routes.load_all()
 
 
-app = st.App("navigation.py", lifespan=_lifespan)
+app = st.App("script/dashboard.py", lifespan=_lifespan)

@@ -1,4 +1,4 @@
-"""One queue of runs for the whole server: a single worker, progress, cancelling, and the latest results."""
+"""One queue of work for the whole server: a single worker, progress, cancelling, and the latest results."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from dsae_core.errors import UserError
-from dsae_core.result import Discovery
-from dsae_core.ui.request import RunRequest
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 Report = Callable[[str, float], None]
-Work = Callable[[RunRequest, Report], Discovery]
+"""Called with a stage's name and the share of it done; it raises where somebody pressed Cancel."""
+
+T = TypeVar("T")
+Work = Callable[[Report], T]
 
 _log = logging.getLogger(__name__)
 
@@ -27,28 +28,31 @@ class CancelledError(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """One run, from the moment it is asked for. The worker writes it, pages read it.
+    """One piece of work, from the moment it is asked for. The worker writes it, pages read it.
 
     Attributes:
-        request: what to run.
+        title: what it does, in words for the page.
+        key: an equal key recalls its result later; None where nothing is to be remembered.
         status: where it stands.
         stage: name of the stage it is in, "" before the first.
         fraction: share of that stage done.
-        result: what was found, once the status is "done".
+        result: what the work returned, once the status is "done".
         error: the sentence to show, once the status is "failed".
         started: when it left the queue, in seconds of time.monotonic().
         seen: when somebody last looked at it, likewise.
     """
 
-    request: RunRequest
+    title: str = ""
+    key: Hashable | None = None
     status: Status = "queued"
     stage: str = ""
     fraction: float = 0.0
-    result: Discovery | None = None
+    result: Any = None
     error: str = ""
     started: float | None = None
     seen: float = field(default_factory=time.monotonic)
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    _ended: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @property
     def over(self) -> bool:
@@ -57,38 +61,46 @@ class Job:
 
     @property
     def stopping(self) -> bool:
-        """Whether Cancel was pressed and the run has not ended yet."""
+        """Whether Cancel was pressed and the work has not ended yet."""
         return self._stop.is_set() and not self.over
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run left the queue."""
+        """Seconds since the work left the queue."""
         return 0.0 if self.started is None else time.monotonic() - self.started
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end, so many seconds at most; whether it has come."""
+        return self._ended.wait(seconds)
 
 
 class JobQueue:
-    """Runs jobs one after another on a thread of its own."""
+    """Does one job after another on a thread of its own."""
 
-    def __init__(self, work: Work, *, keep: int = 8, patience: float = 180.0) -> None:
+    def __init__(self, *, keep: int = 8, patience: float = 180.0) -> None:
         """
         Args:
-            work: does a run; it must call its report often, for Cancel to take effect.
             keep: how many of the latest results to remember.
             patience: a job that nobody looks at for so many seconds is dropped; its page was closed.
         """
-        self._work = work
         self._keep = keep
         self._patience = patience
-        self._waiting: deque[Job] = deque()
-        self._results: OrderedDict[RunRequest, Discovery] = OrderedDict()
+        self._waiting: deque[tuple[Job, Work[Any]]] = deque()
+        self._results: OrderedDict[Hashable, Any] = OrderedDict()
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
 
-    def submit(self, request: RunRequest) -> Job:
-        """Put a run at the end of the queue."""
-        job = Job(request)
+    def submit(self, work: Work[Any], *, key: Hashable | None = None, title: str = "") -> Job:
+        """Put a job at the end of the queue.
+
+        Args:
+            work: does it; it must call its report often, for Cancel to take effect. What it returns is the result.
+            key: to recall the result by; None to remember nothing.
+            title: what it does, in words for the page.
+        """
+        job = Job(title, key)
         with self._changed:
-            self._waiting.append(job)
+            self._waiting.append((job, work))
             if self._worker is None:
                 self._worker = threading.Thread(target=self._run, name="dsae-runs", daemon=True)
                 self._worker.start()
@@ -99,32 +111,37 @@ class JobQueue:
         """Take a job out of the queue, or have a running one end at its next progress report."""
         with self._changed:
             job._stop.set()
-            if job in self._waiting:
-                self._waiting.remove(job)
-                job.status = "cancelled"
+            place = self._place(job)
+            if place is not None:
+                del self._waiting[place]
+                _end(job, "cancelled")
 
     def look(self, job: Job) -> int:
-        """How many runs come before a queued job, the running one included; 0 once it runs."""
+        """How many jobs come before a queued one, the running one included; 0 once it runs."""
         job.seen = time.monotonic()
         with self._changed:
-            return self._waiting.index(job) + 1 if job in self._waiting else 0
+            place = self._place(job)
+            return 0 if place is None else place + 1
 
-    def recall(self, request: RunRequest) -> Discovery | None:
-        """The remembered result of an equal request, None if there is none."""
+    def recall(self, key: Hashable) -> Any:
+        """The remembered result of a job with an equal key, None if there is none."""
         with self._changed:
-            return self._results.get(request)
+            return self._results.get(key)
+
+    def _place(self, job: Job) -> int | None:
+        return next((i for i, (waiting, _) in enumerate(self._waiting) if waiting is job), None)
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 while not self._waiting:
                     self._changed.wait()
-                job = self._waiting.popleft()
+                job, work = self._waiting.popleft()
                 job.started = time.monotonic()
                 job.status = "running"
-            self._do(job)
+            self._do(job, work)
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: Job, work: Work[Any]) -> None:
         def report(stage: str, fraction: float) -> None:
             if job._stop.is_set() or time.monotonic() - job.seen > self._patience:
                 raise CancelledError
@@ -132,22 +149,30 @@ class JobQueue:
 
         try:
             report("", 0.0)
-            result = self._work(job.request, report)
+            result = work(report)
         except CancelledError:
-            job.status = "cancelled"
+            _end(job, "cancelled")
         except UserError as error:
-            job.error, job.status = str(error), "failed"
+            job.error = str(error)
+            _end(job, "failed")
         except Exception as error:
-            _log.exception("a run failed")
+            _log.exception("a job failed")
             job.error = f"The run ended with an internal error ({type(error).__name__}); the server's log has it all."
-            job.status = "failed"
+            _end(job, "failed")
         else:
-            self._remember(job.request, result)
-            job.result, job.status = result, "done"
+            if job.key is not None:
+                self._remember(job.key, result)
+            job.result = result
+            _end(job, "done")
 
-    def _remember(self, request: RunRequest, result: Discovery) -> None:
+    def _remember(self, key: Hashable, result: Any) -> None:
         with self._changed:
-            self._results[request] = result
-            self._results.move_to_end(request)
+            self._results[key] = result
+            self._results.move_to_end(key)
             while len(self._results) > self._keep:
                 self._results.popitem(last=False)
+
+
+def _end(job: Job, status: Status) -> None:
+    job.status = status
+    job._ended.set()

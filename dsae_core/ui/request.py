@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, get_args, get_type_hints
 
 from dsae_core.errors import UserError
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
 from dsae_core.settings import METHODS, method_settings
+from dsae_core.tasks import TASKS
 
 CUSTOM = "custom"
 """The task of prompts that somebody brought along."""
 
 MAX_EXAMPLES = 100
 MAX_SEED = 2**31 - 1
+MAX_PACKED = 6000
+"""Characters that prompts may take in a link; browsers and mail programs cut links that are much longer."""
+
+MAX_UNPACKED = 1 << 20
 
 Options = tuple[tuple[str, Any], ...]
 """The settings of a method that differ from its defaults, sorted by name."""
@@ -45,24 +53,38 @@ class RunRequest:
 
     @classmethod
     def of(cls, discovery: Discovery) -> RunRequest:
-        """The request that a saved discovery answers."""
+        """The request that a saved discovery answers.
+
+        Raises:
+            UserError: its seed is no seed.
+        """
         settings = dict(discovery.settings)
-        method = str(settings.pop("method", "positional"))
+        method, seed = str(settings.pop("method", "positional")), settings.pop("seed", 0)
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise UserError("The saved discovery cannot be shown: its seed is not a whole number from 0 on.")
         return cls(
             model=discovery.model_name,
             task=discovery.task,
             examples=discovery.n_positive,
             method=method,
-            seed=int(settings.pop("seed", 0)),
+            seed=seed,
             options=changed_options(method, settings),
             pairs=discovery.prompts if discovery.task == CUSTOM else None,
         )
 
+    def settable(self) -> bool:
+        """Whether the sidebar can be set to this; a file may bring settings that no control has."""
+        query = {name: text for name, text in self.to_query().items() if name != "prompts"}
+        plain = replace(self, pairs=None, examples=self.examples if self.task != CUSTOM else RunRequest.examples)
+        return self.from_query(query, TASKS) == (plain, []) and (self.task != CUSTOM or self.pairs is not None)
+
     def to_query(self) -> dict[str, str]:
-        """The query string's parameters; a custom task's prompts are not among them."""
+        """The query string's parameters; prompts too long for a link are not among them."""
         named = {"model": self.model, "task": self.task, "method": self.method, "seed": str(self.seed)}
         if self.task != CUSTOM:
             named["examples"] = str(self.examples)
+        elif self.pairs is not None and len(packed := pack_pairs(self.pairs)) <= MAX_PACKED:
+            named["prompts"] = packed
         return {**named, **{name: str(value) for name, value in self.options}}
 
     @classmethod
@@ -84,10 +106,33 @@ class RunRequest:
                 bad, parsed = [*bad, name], fallback
             values[name] = parsed
         options, bad_options = _options_from_query(method, query)
-        known = {"model", "task", "method", *numbers, *dict(options), *bad_options}
+        pairs = unpack_pairs(query["prompts"]) if task == CUSTOM and "prompts" in query else None
+        if pairs is not None:
+            values["examples"] = len(pairs)
+        elif "prompts" in query:
+            bad.append("prompts")
+        known = {"model", "task", "method", "prompts", *numbers, *get_type_hints(METHODS[method])}
         bad += bad_options + [name for name in query if name not in known]
         model = query.get("model", "").strip() or default.model
-        return cls(model, task, values["examples"], method, values["seed"], options), bad
+        return cls(model, task, values["examples"], method, values["seed"], options, pairs), bad
+
+
+def pack_pairs(pairs: PromptPairs) -> str:
+    """Prompt pairs as text for a link: their JSON, packed with zlib, in base64."""
+    text = json.dumps(pairs.to_dict(), separators=(",", ":"), ensure_ascii=False)
+    return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
+
+
+def unpack_pairs(text: str) -> PromptPairs | None:
+    """The custom prompt pairs that a link's text stands for, None where it stands for none."""
+    unpacker = zlib.decompressobj()
+    try:
+        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        found = PromptPairs.from_dict(json.loads(unpacker.decompress(packed, MAX_UNPACKED)))
+    except (ValueError, zlib.error, RecursionError, UserError):
+        return None
+    whole = unpacker.eof and not unpacker.unused_data
+    return found if whole and found.task == CUSTOM else None
 
 
 def changed_options(method: str, values: Mapping[str, Any]) -> Options:

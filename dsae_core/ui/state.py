@@ -1,20 +1,26 @@
-"""What one session remembers between reruns: the result on show, the selected head, the settings, its run."""
+"""What one session remembers between reruns: the result on show, the selected head, the settings, its jobs."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import streamlit as st
+from torch import Tensor
 
 from dsae_core.circuits import Head
 from dsae_core.errors import UserError
+from dsae_core.ui import library
 from dsae_core.ui.demo import stored_demo
-from dsae_core.ui.jobs import Job, JobQueue
+from dsae_core.ui.jobs import Job, JobQueue, Work
 from dsae_core.ui.request import RunRequest
+from dsae_core.ui.runs import discovery_work
 from dsae_core.ui.view import View
 
 _SHOWN, _HEAD, _JOB, _MESSAGE, _REQUEST = "shown", "selected_head", "job", "message", "request"
+_SIDES, _SIDE_RESULTS, _PREVIEW = "side_jobs", "side_results", "preview"
+_KEPT_SIDE_RESULTS = 64
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,23 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Side:
+    """A job beside the session's run, the latest of its name; under way or over.
+
+    Attributes:
+        queue: where it was put.
+        job: the job.
+        about: what it was asked of (a head, settings): its result belongs to nothing else.
+        lasting: whether it outlives the result on show.
+    """
+
+    queue: JobQueue
+    job: Job
+    about: Hashable
+    lasting: bool
+
+
+@dataclass(frozen=True)
 class Message:
     """What came of the last run, where that is not a result."""
 
@@ -49,7 +72,8 @@ def shown() -> Shown | None:
 
 
 def show(view: View, *, stored: bool = False) -> None:
-    """Put a result on the page and select its best head."""
+    """Put a result on the page and select its best head; what was asked about the last one is dropped."""
+    _drop_sides()
     number = st.session_state.get("results_shown", 0) + 1
     st.session_state["results_shown"] = number
     st.session_state[_SHOWN] = Shown(view, RunRequest.of(view.discovery), stored, f"result{number}")
@@ -86,8 +110,16 @@ def job() -> Job | None:
 
 def start(queue: JobQueue, asked: RunRequest) -> None:
     """Queue a run; what was said of the last one is forgotten."""
-    st.session_state[_JOB] = queue.submit(asked)
+    found: list[Tensor] = []
+    st.session_state[_PREVIEW] = found
+    st.session_state[_JOB] = queue.submit(discovery_work(asked, found.append), key=asked, title="Discovery")
     st.session_state[_MESSAGE] = None
+
+
+def preview() -> Tensor | None:
+    """Scores [L, heads] to look at while the run under way goes on; None while there are none."""
+    found: list[Tensor] = st.session_state.get(_PREVIEW, [])
+    return found[-1] if found else None
 
 
 def message() -> Message | None:
@@ -114,17 +146,104 @@ def take_finished() -> bool:
     elif ended.result is not None:
         try:
             show(View.of(ended.result))
+            if problem := library.keep(ended.result):
+                say("note", problem)
         except UserError as error:
             say("error", str(error))
     return True
 
 
 def first_result(asked: RunRequest, queue: JobQueue) -> None:
-    """Show something on a first visit: the asked-for result where the server remembers it, else the demo."""
+    """Show something on a first visit: the asked-for result where it is remembered or kept, else the demo."""
     try:
         if (remembered := queue.recall(asked)) is not None:
             show(View.of(remembered))
+        elif asked != RunRequest() and (kept := library.recall(asked)) is not None:
+            show(View.of(kept))
         elif (demo := stored_demo()) is not None:
             show(demo, stored=True)
     except UserError as error:
         say("error", str(error))
+
+
+# --- side jobs ---------------------------------------------------------------------------------------------
+
+
+def start_side(
+    queue: JobQueue, name: str, work: Work[Any], *, about: Hashable, title: str, lasting: bool = False
+) -> Job:
+    """Queue a side job. An earlier one of its name that is still under way is cancelled.
+
+    Args:
+        queue: the server's queue.
+        name: of the session's slot; one job at a time has it.
+        work: does the job.
+        about: what is asked of; side_result() wants an equal value.
+        title: what it does, in words for the page.
+        lasting: whether it outlives the result on show (a check of prompts does, a head's inspection does not).
+    """
+    _collect_sides()
+    sides = _sides()
+    if name in sides:
+        queue.cancel(sides[name].job)
+    sides[name] = Side(queue, queue.submit(work, title=title), about, lasting)
+    return sides[name].job
+
+
+def side_job(name: str, about: Hashable) -> Job | None:
+    """The latest job of a name, under way, failed or cancelled, if it was asked about this; else None."""
+    _collect_sides()
+    side = _sides().get(name)
+    return side.job if side is not None and side.about == about else None
+
+
+def side_result(name: str, about: Hashable) -> Any:
+    """What a side job of this name found about this; None where nothing is known (yet)."""
+    _collect_sides()
+    found, _ = _side_results().get((name, about), (None, False))
+    return found
+
+
+def latest_side(name: str) -> Any:
+    """The latest result of a side job of this name, whatever it was asked of; None where there is none."""
+    _collect_sides()
+    return next((found for (n, _), (found, _) in reversed(_side_results().items()) if n == name), None)
+
+
+def forget_side(name: str) -> None:
+    """End the latest job of a name and forget what came of it, to ask anew."""
+    if (side := _sides().pop(name, None)) is not None:
+        side.queue.cancel(side.job)
+
+
+def _collect_sides() -> None:
+    """Keep the results of side jobs that are done."""
+    results = _side_results()
+    for name, side in list(_sides().items()):
+        if side.job.status == "done":
+            results.pop((name, side.about), None)  # the latest comes last
+            results[name, side.about] = (side.job.result, side.lasting)
+            del _sides()[name]
+    while len(results) > _KEPT_SIDE_RESULTS:
+        del results[next(iter(results))]
+
+
+def _drop_sides() -> None:
+    """Cancel side jobs about the result on show, and forget what they found."""
+    _collect_sides()
+    for name, side in list(_sides().items()):
+        if not side.lasting:
+            forget_side(name)
+    kept = {asked: found for asked, found in _side_results().items() if found[1]}
+    st.session_state[_SIDE_RESULTS] = kept
+
+
+def _sides() -> dict[str, Side]:
+    sides: dict[str, Side] = st.session_state.setdefault(_SIDES, {})
+    return sides
+
+
+def _side_results() -> dict[tuple[str, Hashable], tuple[Any, bool]]:
+    """What was found, and whether it outlives the result on show, by name and what was asked of."""
+    results: dict[tuple[str, Hashable], tuple[Any, bool]] = st.session_state.setdefault(_SIDE_RESULTS, {})
+    return results

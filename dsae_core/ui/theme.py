@@ -19,6 +19,7 @@ STYLE = """
   --ink: light-dark(#1b2128, #e8eaed);
   --quiet: light-dark(#5c6670, #9aa5b1);
   --faint: light-dark(#8a939c, #6f7a86);
+  --ground: light-dark(#ffffff, #11161c);
   --line: light-dark(#e2e4e1, #2b333c);
   --panel: light-dark(#f6f6f3, #161c23);
   --tp: light-dark(#0072b2, #56b4e9);
@@ -80,6 +81,49 @@ STYLE = """
 .d-code { font-family: "Source Code Pro", monospace; font-size: .78rem; color: var(--tp); white-space: nowrap;
   font-weight: 600; }
 .d-code.other { color: var(--faint); font-weight: 400; }
+.d-section { font-family: "Source Serif", Georgia, serif; font-size: 1.3rem; font-weight: 600; line-height: 1.3;
+  margin: 1.4rem 0 0; padding-top: 1.1rem; border-top: 1px solid var(--line); }
+.d-facts { font-size: .86rem; color: var(--quiet); margin: 0; max-width: 50rem; line-height: 1.5; }
+.d-finding { font-size: 1rem; line-height: 1.5; margin: .2rem 0; padding: .1rem 0 .1rem .9rem; max-width: 58rem;
+  border-left: 3px solid var(--tp); text-wrap: pretty; }
+.d-finding.warn { border-left: 3px dashed var(--amber); }
+.d-mark.band { width: 1.1rem; background: color-mix(in srgb, var(--ink) 16%, transparent);
+  border-top: 2px dashed var(--quiet); }
+.d-chip { font-family: "Source Code Pro", monospace; font-size: .78rem; line-height: 1.35; white-space: pre;
+  border: 1px solid var(--line); border-radius: 3px; padding: 0 .22rem; margin: 0 .16rem .16rem 0;
+  display: inline-block; max-width: 16rem; overflow: hidden; text-overflow: ellipsis; vertical-align: middle; }
+.d-chip.differs { border: 2px solid var(--tp); font-weight: 600; color: var(--ink); }
+.d-chip i { font-style: normal; color: var(--faint); margin-left: .3rem; }
+.d-codes td.chips { min-width: 18rem; width: 99%; line-height: 1.7; }
+.d-codes.d-lines td { border-top: 1px solid var(--line); padding-top: .26rem; padding-bottom: .26rem;
+  vertical-align: middle; }
+.d-codes.d-mid td { vertical-align: middle; }
+.d-codes td.nowrap, .d-codes td.n { white-space: nowrap; }
+.d-codes td.yes { color: var(--tp); font-weight: 600; }
+.d-codes td.bar { min-width: 6rem; padding-right: 0; vertical-align: middle; }
+.d-codes td.bar i, .d-line i { display: block; height: 6px; border-radius: 2px; background: var(--tp); min-width: 1px; }
+.d-faint, .d-more { color: var(--faint); font-size: .8rem; margin-left: .2rem; }
+.d-flag { color: var(--amber); font-size: .82rem; line-height: 1.4; white-space: normal; }
+.d-tall { max-height: 26rem; overflow-y: auto; }
+.d-tall thead th { position: sticky; top: 0; background: var(--ground); z-index: 1; }
+.d-lists { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: .6rem 2.5rem; }
+.d-list-title { font-size: .8rem; font-weight: 600; color: var(--quiet); border-bottom: 1px solid var(--line);
+  padding-bottom: .2rem; margin-bottom: .35rem; }
+.d-line { display: grid; grid-template-columns: 11.5rem minmax(3rem, 1fr) 3.2rem; align-items: center; gap: .5rem;
+  font-size: .84rem; line-height: 1.75; }
+.d-line .d-chip { margin: 0 .4rem 0 0; max-width: 6.5rem; vertical-align: middle; }
+.d-line.down i { background: var(--fp); }
+.d-line b { font-weight: 600; text-align: right; }
+.d-role { font-size: .7rem; font-weight: 600; letter-spacing: .04em; text-transform: uppercase; color: var(--quiet); }
+.st-key-result_head > :has(.st-key-result_menus), .st-key-result_head > :has(.st-key-result_menus) > * {
+  flex: 0 0 auto; width: auto; }
+.d-run { display: flex; gap: 1rem; align-items: center; justify-content: space-between; }
+.d-run b { font-size: .98rem; overflow-wrap: anywhere; }
+.d-run .d-tag { margin-left: .6rem; }
+.d-run p { font-size: .82rem; color: var(--quiet); margin: .1rem 0 0; overflow-wrap: anywhere; }
+.d-run .d-figure { text-align: right; min-width: 4.2rem; }
+.d-run .d-figure b { font-size: 1.1rem; }
+[class*="st-key-run_row_"] { border-top: 1px solid var(--line); padding-top: .7rem; }
 .st-key-prose { max-width: 46rem; margin: 0 auto; }
 .st-key-prose h1 { font-family: "Source Serif", Georgia, serif; }
 [data-testid="stSidebarContent"] [data-testid="stAlert"] p { font-size: .86rem; line-height: 1.4; }
@@ -88,6 +132,8 @@ STYLE = """
   [data-testid="stMainBlockContainer"] { padding-left: 1.2rem; padding-right: 1.2rem; }
   .d-headline { font-size: 1.35rem; }
   .d-figures { gap: .3rem 1.4rem; }
+  [class*="st-key-run_row_"] { flex-wrap: wrap; }
+  [class*="st-key-run_row_"] > :first-child { flex: 1 0 100%; }
 }
 </style>
 """

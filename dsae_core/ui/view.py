@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -60,6 +61,27 @@ class PromptRow:
     codes: tuple[int, ...]
     activation: float
     pooled_code: int | None = None
+
+
+@dataclass(frozen=True)
+class CodeRow:
+    """One code of one head.
+
+    Attributes:
+        code: its number.
+        unique_in: numbers (from 1) of the positives that have it where no negative does.
+        positives: numbers of the positives that have it at all.
+        negatives: numbers of the negatives' pairs that have it.
+        activation: the strongest it gets, on either side.
+        tokens: the tokens it comes at and how often, the most frequent first; empty where positions were pooled.
+    """
+
+    code: int
+    unique_in: tuple[int, ...]
+    positives: tuple[int, ...]
+    negatives: tuple[int, ...]
+    activation: float
+    tokens: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -149,10 +171,21 @@ class View:
         truth = torch.tensor(self.truth.membership(self.discovery.n_layers, self.discovery.n_heads))
         return confusion_at(self.discovery.node_scores, truth, threshold)
 
+    @property
+    def edge_meaning(self) -> str:
+        """What an edge's score says, in words."""
+        if self.discovery.edge_scores is None:
+            return "how much two heads' unique codes come together"
+        return "how much of the change passes straight from the earlier head to the later one"
+
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """All pairs of heads with a positive pair score, strongest first: a, b (indices into heads), score."""
-        scores = self.discovery.pair_scores.numpy()
+        """All pairs of heads with a positive score, strongest first: a, b (indices into heads), score.
+
+        Scores are edge scores, from a to b, where the discovery has them, and pair scores otherwise.
+        """
+        edges = self.discovery.edge_scores
+        scores = (self.discovery.pair_scores if edges is None else edges).numpy()
         a, b = np.triu_indices(len(scores), k=1)
         frame = pd.DataFrame({"a": a, "b": b, "score": scores[a, b]})
         frame = frame[frame["score"] > 0]
@@ -184,6 +217,15 @@ class View:
         """Whether a prompt has one code a head, and not one a position."""
         return self.discovery.codes.shape[1] == 1
 
+    @property
+    def uneven_row(self) -> int | None:
+        """The first pair, from 1, whose two prompts differ in tokens' number; None where none does or none is known."""
+        n, tokens = self.discovery.n_positive, self.discovery.tokens
+        if len(tokens) != 2 * n:
+            return None
+        lengths = [sum(map(bool, row)) for row in tokens]
+        return next((i + 1 for i in range(n) if lengths[i] != lengths[n + i]), None)
+
     def prompt_rows(self, head: Head) -> list[PromptRow]:
         """The prompts as a head sees them: each positive followed by its negative."""
         n_positive, n_all = self.discovery.n_positive, self.discovery.codes.shape[0]
@@ -192,6 +234,33 @@ class View:
         if len(positives) != len(negatives):
             return positives + negatives
         return [row for pair in zip(positives, negatives, strict=True) for row in pair]
+
+    def code_rows(self, head: Head) -> list[CodeRow]:
+        """Every code of a head: unique ones first, those in most prompts before others, then the strongest."""
+        found, n_positive = self.discovery, self.discovery.n_positive
+        index = head[0] * found.n_heads + head[1]
+        codes, strength = found.codes[:, :, index].numpy(), found.activations[:, :, index].numpy()
+        rows = []
+        for code in np.unique(codes[codes >= 0]).tolist():
+            here = codes == code
+            at_unique = here[:n_positive] & self.unique[:, :, index]
+            rows.append(
+                CodeRow(
+                    code=code,
+                    unique_in=_numbers(at_unique),
+                    positives=_numbers(here[:n_positive]),
+                    negatives=_numbers(here[n_positive:]),
+                    activation=float(strength[here].max()),
+                    tokens=self._tokens_at(here),
+                )
+            )
+        return sorted(rows, key=lambda row: (-len(row.unique_in), -row.activation, row.code))
+
+    def _tokens_at(self, places: npt.NDArray[np.bool_]) -> tuple[tuple[str, int], ...]:
+        if self.pooled or not self.discovery.tokens:
+            return ()
+        texts = (self.discovery.tokens[e][t] for e, t in zip(*np.nonzero(places), strict=True))
+        return tuple(Counter(texts).most_common())
 
     def _row(self, example: int, head: Head) -> PromptRow:
         found, n_positive = self.discovery, self.discovery.n_positive
@@ -230,6 +299,11 @@ class View:
             else:
                 cells.append(TokenCell(text, changed=changed))
         return tuple(cells)
+
+
+def _numbers(places: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    """[E, T] bool -> the examples, from 1, with any True."""
+    return tuple((np.nonzero(places.any(axis=1))[0] + 1).tolist())
 
 
 def effect_in_words(effect: float, low: float, high: float) -> str:

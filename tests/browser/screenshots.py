@@ -22,6 +22,12 @@ GOOD = """positive,negative
 "When Anna and Paul met at the <b>office</b>, Paul handed *a letter* to",\
 "When Anna and Paul met at the <b>office</b>, John handed *a letter* to"
 """
+UNEVEN = """positive,negative,answer,distractor
+"When Mary and John went to the store, John gave a drink to",\
+"When Mary and John went to the store, Anna gave a cold drink to", Mary, John
+"When Tom and James went to the park, James gave a ring to",\
+"When Tom and James went to the park, Mark gave a ring to",Tom, James Bond
+"""
 BAD = 'positive,negative\n"Mary and John","Mary and Anna"\n"Only one side",\n'
 
 
@@ -90,6 +96,64 @@ def custom(page: Page) -> None:
     _close_sidebar(page)
 
 
+def codes(page: Page) -> None:
+    """The selected head's code table."""
+    look_at(page, "Code table")
+    page.get_by_text("Codes of head").wait_for()
+
+
+def attention(page: Page) -> None:
+    """Where the selected head attends, and what patching it did."""
+    look_at(page, "Attention")
+    page.locator(".d-title", has_text="Difference").wait_for(timeout=300_000)
+    page.get_by_role("button", name="Patch this head").click()
+    page.get_by_text("With 23.3 patched").wait_for(timeout=300_000)
+
+
+def asking(page: Page) -> None:
+    """A side job under way."""
+    page.get_by_role("button", name="Validate the circuit").click()
+    page.get_by_text("Replacing heads").wait_for(timeout=300_000)
+
+
+def output(page: Page) -> None:
+    """What the selected head writes straight to the prediction."""
+    look_at(page, "Direct effect")
+    page.get_by_text("Direct effect of every head").wait_for(timeout=300_000)
+
+
+def validated(page: Page) -> None:
+    """The circuit kept and removed."""
+    page.get_by_role("button", name="Validate the circuit").click()
+    page.get_by_text("Keep only the circuit").wait_for(timeout=600_000)
+
+
+def editor_empty(page: Page) -> None:
+    """The editor, with nothing in it."""
+    _open_sidebar(page)
+    _own_prompts(page)
+    _close_sidebar(page)
+
+
+def editor(page: Page) -> None:
+    """A task's prompts in the editor, checked with the model."""
+    _open_sidebar(page)
+    page.get_by_role("button", name="Edit these prompts").click()
+    page.get_by_text("10 prompt pairs. Edit them").wait_for()
+    _close_sidebar(page)
+    page.get_by_role("button", name="Check with the model").click()
+    page.get_by_role("columnheader", name="Writes next").wait_for(timeout=300_000)
+
+
+def editor_uneven(page: Page) -> None:
+    """Prompts that do not align, with answers that are no single token."""
+    _open_sidebar(page)
+    _upload(page, UNEVEN)
+    _close_sidebar(page)
+    page.get_by_role("button", name="Check with the model").click()
+    page.get_by_role("columnheader", name="Writes next").wait_for(timeout=300_000)
+
+
 def about(page: Page) -> None:
     """The page about the method."""
     page.goto(page.url.split("?")[0].rstrip("/") + "/about")
@@ -109,6 +173,14 @@ STATES: list[Callable[[Page], None]] = [
     upload_error,
     run_error,
     custom,
+    codes,
+    attention,
+    output,
+    asking,
+    validated,
+    editor_empty,
+    editor,
+    editor_uneven,
     about,
 ]
 
@@ -128,9 +200,19 @@ def _close_sidebar(page: Page) -> None:
         page.wait_for_timeout(600)
 
 
-def _upload(page: Page, text: str) -> None:
+def look_at(page: Page, what: str) -> None:
+    """Choose what the head inspector shows."""
+    page.get_by_role("radio", name=what).or_(page.get_by_role("button", name=what, exact=True)).first.click()
+
+
+def _own_prompts(page: Page) -> None:
     page.get_by_role("combobox", name="Task").click()
-    page.get_by_role("option", name="Your own prompts (CSV)").click()
+    page.get_by_role("option", name="Your own prompts").click()
+    page.get_by_text("Write prompt pairs into the table").wait_for()
+
+
+def _upload(page: Page, text: str) -> None:
+    _own_prompts(page)
     page.locator("input[type=file]").set_input_files(
         {"name": "prompts.csv", "mimeType": "text/csv", "buffer": text.encode()}
     )

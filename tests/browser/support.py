@@ -7,9 +7,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,14 +36,27 @@ def browser_path() -> str | None:
 
 
 @contextmanager
-def running_server() -> Iterator[str]:
-    """The address of a dashboard that was started for this and is stopped after it."""
+def running_server(data: Path | None = None) -> Iterator[str]:
+    """The address of a dashboard that was started for this and is stopped after it.
+
+    Args:
+        data: the folder that runs are kept in; one that goes away again where none is given.
+    """
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own,
+        _server({**os.environ, "DSAE_DATA": str(data or own)}) as address,
+    ):
+        yield address
+
+
+@contextmanager
+def _server(environment: Mapping[str, str]) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     start = "from dsae_core.cli import main; main()"
     command = [sys.executable, "-c", start, "app", "--port", str(port), "--headless"]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment)
     try:
         _wait_until_up(server, port)
         yield f"http://127.0.0.1:{port}"

@@ -131,7 +131,7 @@ def test_a_run_can_be_cancelled(browser: Browser, url: str) -> None:
 
 def test_own_prompts_that_cannot_be_used_are_named(page: Page) -> None:
     page.get_by_role("combobox", name="Task").click()
-    page.get_by_role("option", name="Your own prompts (CSV)").click()
+    page.get_by_role("option", name="Your own prompts").click()
     page.locator("input[type=file]").set_input_files(
         {"name": "p.csv", "mimeType": "text/csv", "buffer": b'positive,negative\n"one","two"\n"three",\n'}
     )

@@ -16,6 +16,14 @@ SHAPES = ["circle", "diamond", "square", "circle"]
 INK = "currentColor"
 """The colour of text, in light and dark: a chart's drawing inherits it from the page."""
 
+MINUS = "\N{MINUS SIGN}"
+SIGNS = ["more", "less"]
+"""Whether a difference or an effect is above or below zero; the theme's first two colours, blue and orange."""
+
+RANKED = "ranked"
+SOURCES = [RANKED]
+"""Where the heads of a circuit come from; the theme's first colour."""
+
 SELECTION = "head"
 """Name of the selection in charts of heads; its value is a list with one {"layer", "head"}."""
 
@@ -117,6 +125,11 @@ def status_colour() -> alt.Scale:
 def status_shape() -> alt.Scale:
     """Status to shape, so that nothing is told by colour alone."""
     return alt.Scale(domain=STATUSES, range=SHAPES)
+
+
+def sign_colour() -> alt.Scale:
+    """Sign to colour; the colours are the theme's, in this order. Charts draw the larger ones' signs as well."""
+    return alt.Scale(domain=SIGNS)
 
 
 def head_selection() -> alt.Parameter:

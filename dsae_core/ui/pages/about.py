@@ -17,18 +17,22 @@ attention heads of the model do the work.
 1. **Collect.** The model reads all prompts once, forward only, and what every head writes is kept.
 2. **Learn a dictionary.** A small sparse autoencoder learns the few directions that head outputs are made of.
 3. **Encode.** Each head output becomes one integer, its **code**: the number of its strongest direction.
-4. **Score.** A code that positives produce and no negative does is **unique**. Heads are ranked by their unique codes;
-   two heads belong together, with a **pair score**, where their unique codes come in the same prompts.
+4. **Score.** A code that positives produce and no negative does is **unique**. Heads are ranked by how differently
+   their codes read on the two sides, and by how much of that reaches the prediction.
 
 No gradients, no ablations, and nobody needs to know the right answers.
 
 ## Two methods
 
 **Positional** keeps all positions of a prompt, gives every head a dictionary of its own, and compares codes position
-by position. A head's score is the mean, over positives, of its strongest unique code.
+by position. A code stands for a direction, so two codes have a distance: a head scores by the distance between what its
+codes say on a positive and on its negative, in each pair and on average over pairs. That counts as far as attention
+carries it to the last position, and more the larger the head's share of the change there. **Edges** say how much of
+that change passes straight from one head to a later one.
 
 **Paper** is the method of O'Neill & Bui as published: a prompt's positions are pooled, all heads share one dictionary,
-and a head's score is the number of its unique codes. It needs more prompts for the same accuracy.
+and a head's score is the number of its unique codes; its edges are pairs of heads whose unique codes come together. It
+needs more prompts for the same accuracy.
 
 ## How to read a result
 
@@ -38,13 +42,23 @@ negative, and the change of the answer's score is measured with a bootstrap inte
 The **threshold** starts at the knee of the ranked scores, a choice that needs no circuit; move it to trade one
 for the other.
 
+## Comparing, keeping, sharing
+
+**Compare** runs methods and baselines on the same prompts. Where a circuit was measured, ROC AUC is the chance that a
+head of it outscores one outside it, and average precision the area under the precision-recall curve; elsewhere methods
+are compared by the rank correlation of their scores. Two finished runs can be set against each other, head by head.
+
+**Runs** keeps every finished run in one file on the computer that serves this page, for all who use it. A run leaves
+through *Share* (a link, or Python that repeats it) and *Export* (its data, its circuit, its charts), and comes back
+through *Import*.
+
 ## Limits
 
 - A score says that a head behaves differently on positives, not that the answer depends on it. Patch it to know.
 - Heads that act the same on positives and negatives are invisible, however much the behaviour needs them.
 - Anything else that differs between the two sides is found as well. Change as little as you can between them.
 - Positive and negative must match token by token. Where they do not, positions are pooled and accuracy drops.
-- Edges are co-occurrence, not direction: they do not say which head reads from which.
+- Edges are shares of the change, not effects: path patching (`dsae ground-truth --edges`) measures those.
 - MLP layers are not looked at.
 - Few prompts give noisy codes. Another seed shows how much of a ranking is chance.
 

@@ -11,11 +11,13 @@ from dsae_core.ui.charts.circuit_graph import circuit_graph
 from dsae_core.ui.charts.heatmap import heatmap
 from dsae_core.ui.charts.style import Grid
 from dsae_core.ui.demo import stored_demo
-from dsae_core.ui.request import RunRequest
+from dsae_core.ui.request import CUSTOM, RunRequest
 from dsae_core.ui.runs import shared_queue
 from dsae_core.ui.sections import header, progress
 from dsae_core.ui.sections.charts import chart
-from dsae_core.ui.sections.prompts import prompts_and_codes
+from dsae_core.ui.sections.editor import editor
+from dsae_core.ui.sections.inspector import inspector
+from dsae_core.ui.sections.validation import validation
 from dsae_core.ui.state import Shown
 from dsae_core.ui.text import escape_html, escape_markdown
 
@@ -35,6 +37,8 @@ def page() -> None:
     if state.job() is not None:
         progress.running()
     _message()
+    if (settings := state.request()) is not None and settings.task == CUSTOM:
+        editor(settings.model)
     shown = state.shown()
     if shown is None:
         _nothing_yet()
@@ -118,14 +122,15 @@ def _result(shown: Shown) -> None:
     edges = view.edges(threshold, limit)
     chart(
         "Circuit",
-        "an edge is as wide as its pair score: how much two heads' unique codes come together",
+        "an edge is as wide as its score: " + view.edge_meaning,
         circuit_graph(grid, heads, edges, head),
         lambda: edges,
         key=f"{key}_circuit",
         selects=True,
     )
     _curves(shown, grid, heads, threshold)
-    prompts_and_codes(view, key)
+    inspector(shown, grid)
+    validation(shown, threshold)
 
 
 def _dials(shown: Shown) -> tuple[float, int]:

@@ -57,6 +57,12 @@ def heading(title: str, subtitle: str, data: Callable[[], pd.DataFrame], key: st
         )
 
 
+def finding(sentence: str, *, good: bool = True) -> None:
+    """A sentence that says what was found out; one that warns has a dashed line beside it."""
+    text = escape_html(sentence).replace(" %", "&nbsp;%")
+    st.html(f'<p class="d-finding{"" if good else " warn"}">{text}</p>')
+
+
 def _select(key: str) -> None:
     """Select the clicked head; a click beside all heads changes nothing."""
     points = st.session_state[key]["selection"].get(SELECTION) or []

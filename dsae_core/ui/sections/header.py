@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
+from dsae_core.circuits import Head
+from dsae_core.errors import UserError
+from dsae_core.ui import sharing, state
+from dsae_core.ui.charts import curves
+from dsae_core.ui.charts.circuit_graph import circuit_graph
+from dsae_core.ui.charts.heatmap import heatmap
+from dsae_core.ui.charts.style import Drawing, Grid
 from dsae_core.ui.request import CUSTOM, RunRequest
+from dsae_core.ui.runs import model_at_hand
 from dsae_core.ui.state import Shown
 from dsae_core.ui.text import escape_html, plural, share
 from dsae_core.ui.view import FALSE_POSITIVE, FOUND, MISSED, TRUE_POSITIVE, View
@@ -14,50 +24,172 @@ from dsae_core.ui.view import FALSE_POSITIVE, FOUND, MISSED, TRUE_POSITIVE, View
 _MARKS = {TRUE_POSITIVE: "tp", FALSE_POSITIVE: "fp", MISSED: "missed", FOUND: "tp"}
 """Status to the class of its mark."""
 
+_MIME = {"json": "application/json", "csv": "text/csv", "svg": "image/svg+xml", "png": "image/png"}
+FIRST_EDGES = 40
+
 
 def provenance(shown: Shown, asked: RunRequest | None) -> None:
     """One line: the settings of this result, whether it is stored, whether the sidebar has moved on."""
-    settings = dict(shown.request.options)
-    parts = [
-        shown.request.model or "unknown model",
-        "your own prompts" if shown.request.task == CUSTOM else shown.request.task,
-        f"{shown.request.examples} + {shown.view.discovery.codes.shape[0] - shown.request.examples} prompts",
-        shown.request.method,
-        f"seed {shown.request.seed}",
-        *(f"{name} {value}" for name, value in settings.items()),
-    ]
     tag = '<span class="d-tag">Stored demo</span>' if shown.stored else ""
     if asked is not None and asked != shown.request:
         tag += '<span class="d-tag stale">Settings changed since this run</span>'
-    with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-        st.html(f'<div class="d-eyebrow">{tag}<span>{" · ".join(map(escape_html, parts))}</span></div>')
-        _export(shown)
+    with st.container(key="result_head", horizontal=True, vertical_alignment="center", wrap=False):
+        st.html(f'<div class="d-eyebrow">{tag}<span>{escape_html(described(shown))}</span></div>')
+        _menus(shown)
 
 
-def _export(shown: Shown) -> None:
-    discovery = shown.view.discovery
-    name = f"{shown.request.task}-{shown.request.method}"
-    with st.popover("Export", help="Save this result."):
-        st.download_button(
-            "Discovery (JSON)",
-            lambda: json.dumps(discovery.to_dict()),
-            f"{name}.json",
-            "application/json",
-            on_click="ignore",
-            type="tertiary",
-            icon=":material/download:",
-            help="Everything: scores, codes, settings, prompts. read_discovery() reads it back.",
+def described(shown: Shown) -> str:
+    """What a result is a result of, in one line."""
+    request, n_all = shown.request, shown.view.discovery.codes.shape[0]
+    return " · ".join(
+        [
+            request.model or "unknown model",
+            "your own prompts" if request.task == CUSTOM else request.task,
+            f"{request.examples} + {n_all - request.examples} prompts",
+            request.method,
+            f"seed {request.seed}",
+            *(f"{name} {value}" for name, value in request.options),
+        ]
+    )
+
+
+@st.fragment
+def _menus(shown: Shown) -> None:
+    """Share and Export; what is in them is made when they are opened, at the threshold of that moment."""
+    threshold = float(st.session_state.get(f"{shown.key}_threshold", shown.view.knee))
+    with st.container(key="result_menus", horizontal=True, width="content", wrap=False, gap="small"):
+        share_menu = st.popover(
+            "Share", key="share_menu", on_change="rerun", help="A link to this run, and Python that repeats it."
         )
-        st.download_button(
-            "Scores (CSV)",
-            lambda: discovery.to_frame().to_csv(index=False),
-            f"{name}-scores.csv",
-            "text/csv",
-            on_click="ignore",
-            type="tertiary",
-            icon=":material/download:",
-            help="One row a head, best first.",
+        export_menu = st.popover(
+            "Export", key="export_menu", on_change="rerun", help="Save this result and its charts as files."
         )
+    if share_menu.open:
+        with share_menu:
+            _share(shown, threshold)
+    if export_menu.open:
+        with export_menu, st.container(gap="xxsmall"):
+            _export(shown, threshold)
+
+
+def _share(shown: Shown, threshold: float) -> None:
+    if sharing.carries_prompts(shown.request):
+        _menu_title("Link", "opens these settings, and the result where this server keeps it")
+        st.code(sharing.link(st.context.url, shown.request), language=None, wrap_lines=True, height=_code_height(3))
+    else:
+        _menu_title("Link", "these prompts are too long for one; send the Discovery file, which Runs can import")
+    _menu_title("Python", "repeats this run")
+    try:
+        snippet = sharing.python(shown.view.discovery, threshold)
+    except UserError as error:
+        st.html(f'<p class="d-note">{escape_html(error)}</p>')
+        return
+    st.code(snippet, height=_code_height(snippet.count("\n")))
+
+
+def _code_height(lines: int) -> int:
+    """Pixels for so many lines of code, fourteen at most; the rest scrolls."""
+    return 34 + 22 * min(lines, 14)
+
+
+def _export(shown: Shown, threshold: float) -> None:
+    view, stem = shown.view, sharing.file_stem(shown.request)
+    discovery = view.discovery
+    _menu_title("Data")
+    _file(
+        "Discovery (JSON)",
+        lambda: json.dumps(discovery.to_dict()),
+        f"{stem}.json",
+        "Everything: scores, codes, settings, prompts. Runs and read_discovery() read it back.",
+    )
+    _file(
+        "Scores (CSV)",
+        lambda: discovery.to_frame().to_csv(index=False),
+        f"{stem}-scores.csv",
+        "One row a head, best first.",
+    )
+    _file(
+        "Circuit (JSON)",
+        lambda: sharing.circuit_json(discovery.circuit(threshold=threshold)),
+        f"{stem}-circuit.json",
+        "The heads found at the present threshold, as read_circuit() reads them.",
+    )
+    model = model_at_hand(discovery.model_name)
+    shape = sharing.ModelShape.stored(discovery.model_name) if model is None else sharing.ModelShape.of(model)
+    _file(
+        "Graph (JSON)",
+        lambda: json.dumps(sharing.circuit_graph(discovery, threshold, shape)) if shape else "",
+        f"{stem}-graph.json",
+        "Nodes and edges at the present threshold, as EAP-IG and the MIB circuit track read them."
+        if shape
+        else "For circuit evaluators. It needs the model's width, which is known once the model has run here.",
+        disabled=shape is None,
+    )
+    _menu_title("Charts", "at the present threshold")
+    _pictures(shown, threshold, stem)
+
+
+def _pictures(shown: Shown, threshold: float, stem: str) -> None:
+    edges = int(st.session_state.get(f"{shown.key}_edges", FIRST_EDGES))
+    charts = pictures(shown.view, threshold, edges, state.selected_head())
+    title = st.selectbox("Chart", list(charts), key="export_chart", help="Which chart to save as a picture.")
+    mode = st.segmented_control(
+        "Colours",
+        sharing.MODES,
+        default="light",
+        required=True,
+        format_func=str.capitalize,
+        key="export_mode",
+        help="Light for paper and slides, or as the dark page has it.",
+    )
+    draw, width = charts[title]
+    name = f"{stem}-{title.lower().replace(' ', '-')}"
+    with st.container(horizontal=True, gap="small"):
+        for kind in ("svg", "png"):
+            _file(
+                kind.upper(),
+                partial(sharing.picture, draw, title, described(shown), kind=kind, mode=mode, width=width),
+                f"{name}.{kind}",
+                "Drawn as lines and text, sharp at every size." if kind == "svg" else f"{2 * width} pixels wide.",
+            )
+
+
+def pictures(view: View, threshold: float, edges: int, head: Head) -> dict[str, tuple[Callable[[], Drawing], int]]:
+    """The charts that can be saved: what draws each, and its width in pixels, by title."""
+    grid = Grid.of(view.heads, has_truth=view.truth is not None)
+    evaluation, confusion = view.evaluation, view.confusion(threshold)
+    found: dict[str, tuple[Callable[[], Drawing], int]] = {
+        "Scores": (lambda: heatmap(grid, view.at(threshold), head), sharing.WIDE),
+        "Circuit": (
+            lambda: circuit_graph(grid, view.at(threshold), view.edges(threshold, edges), head),
+            sharing.WIDE,
+        ),
+        "Ranked scores": (lambda: curves.ranked_scores(grid, view.at(threshold), threshold), sharing.NARROW),
+    }
+    if evaluation is not None and confusion is not None:
+        found["Precision and recall"] = (lambda: curves.precision_recall(evaluation, confusion), sharing.NARROW)
+        found["ROC curve"] = (lambda: curves.roc(evaluation, confusion), sharing.NARROW)
+    return found
+
+
+def _menu_title(title: str, subtitle: str = "") -> None:
+    st.html(f'<div class="d-title">{escape_html(title)}<span>{escape_html(subtitle)}</span></div>')
+
+
+def _file(label: str, content: Callable[[], str | bytes], name: str, why: str, *, disabled: bool = False) -> None:
+    """A button that saves a file, made when it is pressed."""
+    st.download_button(
+        label,
+        content,
+        name,
+        _MIME[name.rpartition(".")[2]],
+        key=f"file_{label}",
+        on_click="ignore",
+        type="tertiary",
+        icon=":material/download:",
+        help=why,
+        disabled=disabled,
+    )
 
 
 def sentence(view: View, threshold: float) -> str:

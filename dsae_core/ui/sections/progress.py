@@ -1,14 +1,16 @@
-"""A run under way: its stage, how far it is, and Cancel. And the stage times of a finished one."""
+"""A job under way: its stage, how far it is, and Cancel. And the stage times of a finished run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import streamlit as st
 
 from dsae_core.ui import state
-from dsae_core.ui.jobs import Job
+from dsae_core.ui.charts.preview import preview_frame, preview_map
+from dsae_core.ui.jobs import Job, JobQueue
 from dsae_core.ui.runs import STAGES, shared_queue
+from dsae_core.ui.sections.charts import chart
 from dsae_core.ui.text import escape_html, escape_markdown, plural, seconds
 
 POLL_SECONDS = 0.4
@@ -16,11 +18,18 @@ STAGE_WORDS = {
     "download": "downloading the model",
     "convert": "converting the model",
     "load": "loading the model",
+    "preview": "comparing the two sides",
     "tokenize": "tokenizing",
     "collect": "collecting head outputs",
+    "follow": "following the change to the prediction",
     "train": "training the dictionary",
     "encode": "encoding",
     "score": "scoring",
+    "attend": "reading attention",
+    "logits": "reading direct effects",
+    "patch": "patching",
+    "ablate": "replacing heads",
+    "predict": "asking what comes next",
 }
 
 
@@ -33,19 +42,43 @@ def running() -> None:
     if job is None:
         return
     with st.container(border=True):
-        bar, button = st.columns([6, 1], vertical_alignment="center")
-        with bar:
-            st.progress(job.fraction, text=escape_markdown(status_line(job, shared_queue().look(job))))
-            st.html(f'<div class="d-steps">{steps(job)}</div>')
-        button.button(
-            "Cancel",
-            key="cancel",
-            disabled=job.stopping,
-            on_click=shared_queue().cancel,
-            args=(job,),
-            width="stretch",
-            help="End this run; the result below stays.",
-        )
+        _bar(job, shared_queue(), "cancel", "End this run; the result below stays.", steps(job))
+        if (scores := state.preview()) is not None:
+            chart(
+                "Preview: paired difference",
+                "how differently each head writes on the two sides; codes replace it once they are trained",
+                preview_map(scores),
+                lambda: preview_frame(scores),
+                key="preview",
+            )
+
+
+@st.fragment(run_every=POLL_SECONDS)
+def side(name: str, about: Hashable) -> None:
+    """A side job under way, drawn where it was asked for; once it ends the whole page is drawn anew."""
+    job = state.side_job(name, about)
+    if job is None or job.over:
+        st.rerun()
+    with st.container(border=True):
+        _bar(job, shared_queue(), f"cancel_{name}", "End this; what stands on the page stays.")
+
+
+def _bar(job: Job, queue: JobQueue, key: str, cancel_help: str, below: str = "") -> None:
+    """How far a job is, and the button that ends it."""
+    bar, button = st.columns([6, 1], vertical_alignment="center")
+    with bar:
+        st.progress(job.fraction, text=escape_markdown(status_line(job, queue.look(job))))
+        if below:
+            st.html(f'<div class="d-steps">{below}</div>')
+    button.button(
+        "Cancel",
+        key=key,
+        disabled=job.stopping,
+        on_click=queue.cancel,
+        args=(job,),
+        width="stretch",
+        help=cancel_help,
+    )
 
 
 def status_line(job: Job, ahead: int) -> str:

@@ -6,49 +6,24 @@ import pandas as pd
 import streamlit as st
 
 from dsae_core.circuits import Head
-from dsae_core.ui import state
 from dsae_core.ui.sections.charts import heading
 from dsae_core.ui.text import escape_html, head_name, number, plural
 from dsae_core.ui.view import PromptRow, TokenCell, View
 
 
-def prompts_and_codes(view: View, key: str) -> None:
-    """The table, and the choice of the head for it."""
-    head = state.selected_head()
-    text, chooser = st.columns([5, 1], vertical_alignment="top", gap="large")
-    with text:
-        heading(
-            f"Prompts and codes of head {head_name(*head)}",
-            "each positive above its negative",
-            lambda: codes_frame(view, head),
-            f"{key}_codes",
-        )
-        st.html(f'<p class="d-note">{escape_html(facts(view, head))}</p>')
-    with chooser:
-        _choose(view, head, key)
+def prompts_and_codes(view: View, head: Head, key: str) -> None:
+    """The table of all prompts."""
+    heading(
+        f"Prompts and codes of head {head_name(*head)}",
+        "each positive above its negative; unique codes are "
+        + ("those that no negative has" if view.pooled else "shaded: no negative has them at the same position"),
+        lambda: codes_frame(view, head),
+        f"{key}_codes",
+    )
     rows = view.prompt_rows(head)
     if not any(row.cells for row in rows):
         st.html('<p class="d-note">Only activations were given, so there are no prompts to show.</p>')
     st.html(f'<div class="d-scroll">{codes_table(rows, pooled=view.pooled)}</div>')
-
-
-def _choose(view: View, head: Head, key: str) -> None:
-    """The keyboard's way to select a head."""
-    names = {name: (layer, n) for layer, n, name in _by_rank(view)}
-    widget = f"{key}_head"
-    st.session_state[widget] = head_name(*head)
-    st.selectbox(
-        "Head",
-        list(names),
-        key=widget,
-        on_change=lambda: state.select_head(names[st.session_state[widget]]),
-        help="Best first. Clicking a head in the heatmap or the graph does the same.",
-    )
-
-
-def _by_rank(view: View) -> list[tuple[int, int, str]]:
-    ranked = view.heads.sort_values("rank")
-    return list(zip(ranked["layer"], ranked["head"], ranked["name"], strict=True))
 
 
 def facts(view: View, head: Head) -> str:
@@ -65,8 +40,7 @@ def facts(view: View, head: Head) -> str:
         parts.append("in the circuit" if row["in_circuit"] else "not in the circuit")
     if row["effect_in_words"]:
         parts.append(f"patching effect {row['effect_in_words']}")
-    what = "that no negative has" if view.pooled else "that no negative has at the same position; they are shaded"
-    return f"{', '.join(parts)}. Unique codes are those {what}."
+    return f"{', '.join(parts)}."
 
 
 def codes_table(rows: list[PromptRow], *, pooled: bool) -> str:

@@ -1,0 +1,43 @@
+// What the launchers share.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace dsae::cuda {
+
+inline const char* message(cudaError_t error) {
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+inline cudaError_t device_attribute(cudaDeviceAttr attribute, int& value) {
+  int device = 0;
+  if (cudaError_t error = cudaGetDevice(&device)) return error;
+  return cudaDeviceGetAttribute(&value, attribute, device);
+}
+
+// The shared memory that a block may have on the current device.
+inline cudaError_t shared_bytes_limit(int64_t& bytes) {
+  int value = 0;
+  const cudaError_t error = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, value);
+  bytes = value;
+  return error;
+}
+
+template <class... Parameters>
+cudaError_t allow_shared_bytes(void (*kernel)(Parameters...), int64_t bytes) {
+  return cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t launch_kernel(
+    void (*kernel)(Parameters...), dim3 blocks, int threads, int64_t shared_bytes, void* stream,
+    const Arguments&... arguments) {
+  if (cudaError_t error = allow_shared_bytes(kernel, shared_bytes)) return error;
+  kernel<<<blocks, threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
+  return cudaGetLastError();
+}
+
+}  // namespace dsae::cuda

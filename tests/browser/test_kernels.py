@@ -1,0 +1,58 @@
+"""The Kernels page in a real browser, with a kept profile: nothing is measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from support import running_browser, running_server
+from test_dashboard import pytestmark as needs_browser
+from test_ui_kernels import profile
+
+from dsae_core.ui.pages import kernels
+
+pytestmark = needs_browser
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder: Path = tmp_path_factory.mktemp("served")
+    (folder / "profile.json").write_text(json.dumps(kernels.document([profile(), profile("cuda")])))
+    with running_server(folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as running:
+        yield running
+
+
+def kernels_page(browser: Browser, url: str, *, width: int = 1440, height: int = 900) -> Page:
+    page = browser.new_context(viewport={"width": width, "height": height}).new_page()
+    page.goto(f"{url}/kernels")
+    page.get_by_role("heading", name="A discovery takes 2.0 s").wait_for(timeout=90_000)
+    return page
+
+
+def test_the_last_profile_is_drawn_and_exported(browser: Browser, url: str) -> None:
+    page = kernels_page(browser, url)
+    expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(5)
+    # What each chart's marks say of themselves: a bar, an operator under the roof, a rival, a point.
+    for said in ("Stage: train", "Operator: encode_codes; On: CUDA", "Computed by: eager torch", "Heads: 100"):
+        expect(page.locator(f"[aria-label*='{said}']").first).to_be_attached(timeout=20_000)
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Profile (JSON)").click()
+    assert kernels.parse(download.value.path().read_text()) == (profile(), profile("cuda"))
+    page.context.close()
+
+
+def test_the_page_fits_a_phone(browser: Browser, url: str) -> None:
+    page = kernels_page(browser, url, width=390, height=844)
+    assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 390
+    expect(page.get_by_role("button", name="Measure now")).to_be_in_viewport()
+    page.context.close()

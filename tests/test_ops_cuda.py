@@ -1,0 +1,328 @@
+"""The CUDA operators against float64 and against the CPU operators; facts about kernels and devices.
+
+Without a device only the refusals at the end run; the kernels' bodies run in test_cpusim*.py.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dsae_core import _native, ops, reference
+
+on_cuda = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+GPU_CHECK = Path(ops.__file__).parents[1] / "benchmarks" / "gpu_check.py"
+TYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+def cuda_only(test):  # type: ignore[no-untyped-def]
+    for mark in on_cuda:
+        test = mark(test)
+    return test
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def encode_inputs(E: int, T: int, H: int, d: int, F: int, *, exact: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """z, dictionary and bias, on the CPU. exact: small integers, whose products are exact and often tie."""
+    g = generator()
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randint(-2, 3, shape, generator=g).float() if exact else torch.randn(*shape, generator=g)
+
+    return numbers(E, T, H, d), numbers(H, d, F), numbers(H, F)
+
+
+def random_codes(E: int, T: int, H: int, F: int) -> Tensor:
+    return torch.randint(ops.INACTIVE, F, (E, T, H), generator=generator(), dtype=torch.int32)
+
+
+def start_values(H: int, n: int, d: int, F: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    g = generator()
+    weights = torch.rand(H, n, 6, generator=g) * (torch.rand(H, n, 6, generator=g) < 0.4)
+    x = torch.bmm(weights, torch.randn(H, 6, d, generator=g)) + 0.1 * torch.randn(H, n, d, generator=g)
+    picks = torch.randint(0, n, (H, F, 1), generator=g).expand(-1, -1, d)
+    samples = x.gather(1, picks).transpose(1, 2)
+    encoder = samples + 0.2 * torch.randn(H, d, F, generator=g)
+    return x, encoder, samples + 0.1, 0.1 * torch.randn(H, F, generator=g)
+
+
+def to_cuda(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.cuda() for tensor in tensors]
+
+
+def rms(a: Tensor, b: Tensor) -> float:
+    return float((a.double().cpu() - b.double().cpu()).square().mean().sqrt())
+
+
+ENCODE_SHAPES = [
+    (1, 1, 1, 1, 1),
+    (3, 5, 2, 7, 33),
+    (20, 17, 9, 64, 64),
+    (5, 13, 3, 128, 200),
+    (2, 6, 2, 16, 1000),
+    (300, 1, 5, 65, 70),
+]
+
+
+@cuda_only
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", ENCODE_SHAPES, ids=str)
+def test_encode_codes_exact_on_small_integers(shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> None:
+    z, dictionary, bias = encode_inputs(*shape, exact=True)
+    codes, values = ops.encode_codes(z.to(dtype).cuda(), dictionary.cuda(), bias.cuda(), 2.0)
+    expected_codes, expected_values = reference.encode_codes(z, dictionary, bias, 2.0)
+    assert torch.equal(codes.cpu(), expected_codes)
+    assert torch.equal(values.cpu(), expected_values)
+
+
+@cuda_only
+@pytest.mark.parametrize("shape", ENCODE_SHAPES, ids=str)
+def test_encode_codes_are_those_of_float64(shape: tuple[int, int, int, int, int]) -> None:
+    z, dictionary, bias = encode_inputs(*shape)
+    codes, values = (tensor.cpu() for tensor in ops.encode_codes(*to_cuda(z, dictionary, bias), 1.0))
+    z64, dictionary64, bias64 = z.double(), dictionary.double(), bias.double()
+    truth = torch.relu(torch.einsum("ethd,hdf->ethf", z64, dictionary64) + bias64)
+    size = torch.einsum("ethd,hdf->ethf", z64.abs(), dictionary64.abs()) + bias64.abs()
+    rounding = (z.shape[-1] + 2) * torch.finfo(torch.float32).eps * size.amax(-1)
+    assert ((values - truth.amax(-1)).abs() <= rounding).all()
+    active = codes != ops.INACTIVE
+    assert torch.equal(active, values > 1.0)
+    winners = truth.gather(-1, codes.clamp_min(0).long()[..., None])[..., 0]
+    assert (winners >= truth.amax(-1) - 2 * rounding)[active].all()
+
+
+@cuda_only
+def test_encode_codes_reads_any_layout_and_keeps_nan_apart() -> None:
+    z, dictionary, bias = encode_inputs(4, 5, 3, 66, 40, exact=True)
+    z[1, 2, 0] = float("nan")
+    expected = reference.encode_codes(z, dictionary, bias, 1.0)
+    roomy = torch.full((4, 10, 4, 69), float("nan"), device="cuda")
+    roomy[:, ::2, 1:, 2:-1] = z.cuda()
+    for view in (roomy[:, ::2, 1:, 2:-1], z.cuda().permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)):
+        assert not view.is_contiguous()
+        for got, want in zip(ops.encode_codes(view, *to_cuda(dictionary, bias), 1.0), expected, strict=True):
+            assert torch.equal(got.cpu(), want)
+
+
+@cuda_only
+@pytest.mark.parametrize("shape", [(0, 3, 2, 4, 5), (3, 0, 2, 4, 5), (3, 2, 0, 4, 5)], ids=str)
+def test_nothing_to_encode(shape: tuple[int, int, int, int, int]) -> None:
+    inputs = to_cuda(*encode_inputs(*shape))
+    assert ops.encode_codes(*inputs, 0.0)[0].shape == shape[:3]
+    assert ops.discover_heads(*inputs, 0.0, 0)[2].tolist() == [0] * shape[2]
+
+
+@cuda_only
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (20, 17, 33, 64, 64), (9, 40, 5, 16, 30000)], ids=str)
+def test_discover_heads(shape: tuple[int, int, int, int, int], dtype: torch.dtype, masked: bool) -> None:
+    z, dictionary, bias = encode_inputs(*shape, exact=True)
+    mask = torch.rand(shape[:2], generator=generator()) < 0.7 if masked else None
+    n_positive = (shape[0] + 1) // 2
+    got = ops.discover_heads(
+        z.to(dtype).cuda(), dictionary.cuda(), bias.cuda(), 2.0, n_positive, None if mask is None else mask.cuda()
+    )
+    expected = ops.discover_heads(z, dictionary, bias, 2.0, n_positive, mask)
+    for ours, theirs in zip(got[:3], expected[:3], strict=True):
+        assert torch.equal(ours.cpu(), theirs)
+    torch.testing.assert_close(got[3].cpu(), expected[3], rtol=1e-6, atol=0)
+
+
+@cuda_only
+@pytest.mark.parametrize(
+    ("E", "H", "F", "n_positive"),
+    [(1, 1, 1, 1), (20, 270, 64, 10), (500, 144, 200, 250), (33, 65, 7, 33), (70, 130, 5, 0), (90, 3, 2_000_000, 40)],
+)
+def test_pair_scores(E: int, H: int, F: int, n_positive: int) -> None:
+    codes = random_codes(E, 1, H, min(F, 300))[:, 0]
+    codes = torch.where(codes >= 0, codes + F - min(F, 300), codes)
+    assert torch.equal(ops.pair_scores(codes.cuda(), n_positive, F).cpu(), ops.pair_scores(codes, n_positive, F))
+    strided = codes.cuda().T.contiguous().T
+    assert torch.equal(ops.pair_scores(strided, n_positive, F).cpu(), ops.pair_scores(codes, n_positive, F))
+
+
+@cuda_only
+@pytest.mark.parametrize("n_positive", [0, 3])
+def test_codes_out_of_range_are_reported(n_positive: int) -> None:
+    codes = random_codes(5, 2, 4, 6)
+    codes[4, 1, 1] = 6
+    with pytest.raises(RuntimeError, match="every code must be"):
+        ops.pair_scores(codes[:, 1].cuda(), n_positive, 6)
+    with pytest.raises(RuntimeError, match="every code must be"):
+        ops.unique_scores(codes.cuda(), torch.ones(5, 2, 4).cuda(), n_positive, 6)
+
+
+@cuda_only
+@pytest.mark.parametrize("epochs", [0, 1, 2, 5])
+@pytest.mark.parametrize(
+    "shape",  # H, n, d, F, k; the last one needs more shared memory than a block has
+    [
+        (1, 1, 1, 1, 1),
+        (3, 40, 64, 64, 2),
+        (2, 33, 7, 9, 9),
+        (300, 20, 8, 8, 2),
+        (2, 70, 128, 64, 2),
+        (2, 90, 256, 96, 4),
+    ],
+    ids=str,
+)
+def test_train_topk_as_close_to_float64_as_its_twin(shape: tuple[int, int, int, int, int], epochs: int) -> None:
+    start, k = start_values(*shape[:-1]), shape[-1]
+    truth = reference.train_topk(*(tensor.double() for tensor in start), k, epochs, 0.01)
+    twin = reference.train_topk(*start, k, epochs, 0.01)
+    trained = ops.train_topk(*to_cuda(*start), k, epochs, 0.01)
+    for name, ours, theirs, exact in zip(("encoder", "decoder", "bias", "loss"), trained, twin, truth, strict=True):
+        if exact.numel():
+            assert rms(ours, exact) <= 3 * rms(theirs, exact) + 1e-6, name
+
+
+@cuda_only
+def test_train_topk_loss_over_many_epochs() -> None:
+    start = start_values(4, 120, 32, 24)
+    loss = ops.train_topk(*to_cuda(*start), 2, 60, 0.01)[3].cpu()
+    assert loss[-1] < 0.5 * loss[0]
+    torch.testing.assert_close(loss, reference.train_topk(*start, 2, 60, 0.01)[3], rtol=0.01, atol=0)
+
+
+@cuda_only
+@pytest.mark.parametrize("shape", [(3, 40, 64, 64, 2), (2, 33, 7, 9, 3), (2, 150, 140, 70, 3)], ids=str)
+def test_train_topk_gradients_of_a_step(shape: tuple[int, int, int, int, int]) -> None:
+    """With long start vectors gradients fall far below Adam's epsilon, where its first step is proportional to them."""
+    x, encoder, decoder, bias = start_values(*shape[:-1])
+    start = x, normalize(encoder, dim=1) * 1e8, normalize(decoder, dim=1) * 1e8, bias
+    exact = reference.train_topk(*(tensor.double() for tensor in start), shape[-1], 1, 1e8)
+    trained = ops.train_topk(*to_cuda(*start), shape[-1], 1, 1e8)
+    for ours, truth, before in zip(trained[:2], exact[:2], start[1:3], strict=True):
+        moved = rms(truth, normalize(before.double(), dim=1))
+        assert rms(ours, truth) <= 1e-4 * moved + 1e-6
+
+
+@cuda_only
+@pytest.mark.parametrize("dtype", TYPES)
+def test_train_topk_gives_the_same_numbers_every_time(dtype: torch.dtype) -> None:
+    start = to_cuda(*start_values(200, 100, 64, 64))
+    start[0] = start[0].to(dtype)
+    first = ops.train_topk(*start, 2, 20, 0.01)
+    for _ in range(3):
+        assert all(torch.equal(a, b) for a, b in zip(ops.train_topk(*start, 2, 20, 0.01), first, strict=True))
+
+
+@cuda_only
+def test_train_topk_refuses_numbers_that_are_not_finite() -> None:
+    start = to_cuda(*start_values(2, 5, 6, 4))
+    start[0][1, 2, 3] = float("nan")
+    with pytest.raises(RuntimeError, match="x must be finite"):
+        ops.train_topk(*start, 2, 3, 0.01)
+
+
+@cuda_only
+def test_operators_use_the_current_stream() -> None:
+    """Work queued before an operator on a stream of its own is done when the operator's kernel starts."""
+    z, dictionary, bias = encode_inputs(20, 17, 9, 64, 64, exact=True)
+    expected = reference.encode_codes(z, dictionary, bias, 2.0)
+    on_device = to_cuda(z, dictionary, bias)
+    busy = torch.randn(4096, 4096, device="cuda")
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        for _ in range(5):
+            busy = busy @ busy * 1e-3
+        late = torch.zeros_like(on_device[0]).copy_(on_device[0])
+        codes, _ = ops.encode_codes(late, *on_device[1:], 2.0)
+        torch.cuda.current_stream().synchronize()
+    assert torch.equal(codes.cpu(), expected[0])
+
+
+@cuda_only
+def test_tensors_on_two_devices_are_refused() -> None:
+    z, dictionary, bias = encode_inputs(2, 3, 4, 5, 6)
+    for arguments in [(z.cuda(), dictionary, bias), (z, dictionary.cuda(), bias)]:
+        with pytest.raises(RuntimeError, match="must be on the same device"):
+            ops.encode_codes(*arguments, 0.0)
+
+
+@cuda_only
+def test_opcheck() -> None:
+    z, dictionary, bias = to_cuda(*encode_inputs(2, 3, 4, 5, 6))
+    torch.library.opcheck(torch.ops.dsae.encode_codes.default, (z, dictionary, bias, 0.5))
+    torch.library.opcheck(torch.ops.dsae.discover_heads.default, (z, dictionary, bias, 0.5, 1, None))
+    torch.library.opcheck(torch.ops.dsae.pair_scores.default, (random_codes(8, 1, 5, 4)[:, 0].cuda(), 3, 4))
+    torch.library.opcheck(torch.ops.dsae.train_topk.default, (*to_cuda(*start_values(2, 5, 6, 4)), 2, 3, 0.01))
+
+
+@cuda_only
+def test_kernels_fit_the_device() -> None:
+    limits = _native.device_limits()
+    assert limits["processors"] == torch.cuda.get_device_properties(0).multi_processor_count
+    kernels = _native.kernel_attributes()
+    assert {kernel["name"].split(",")[0] for kernel in kernels} == {
+        "encode_codes", "unique_scores", "discover_heads", "pair_scores", "train_topk"
+    }  # fmt: skip
+    for kernel in kernels:
+        assert 0 < kernel["registers"] <= 255
+        if kernel["shared_bytes"] <= limits["shared_bytes_per_block"]:
+            assert kernel["blocks_per_processor"] >= 1, kernel["name"]
+
+
+def run_without_device(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["kernel_attributes", "device_limits"])
+def test_facts_without_a_device_are_a_runtime_error(name: str) -> None:
+    script = f"""
+from dsae_core import _native
+try:
+    _native.{name}()
+except RuntimeError as error:
+    print(error)
+"""
+    result = run_without_device("-c", script)
+    assert result.returncode == 0
+    assert "CUDA" in result.stdout
+
+
+@pytest.mark.skipif(_native.build_info()["cuda_version"] is None, reason="built without nvcc")
+@pytest.mark.parametrize("operator", ["encode_codes", "unique_scores", "discover_heads", "pair_scores", "train_topk"])
+def test_every_operator_has_a_cuda_implementation(operator: str) -> None:
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"dsae::{operator}", "CUDA")
+
+
+@pytest.mark.skipif(not GPU_CHECK.exists(), reason="installed without its sources")
+class TestGpuCheck:
+    """`make gpu-check`, as far as it goes without a device."""
+
+    def test_says_that_there_is_no_device(self) -> None:
+        result = run_without_device(str(GPU_CHECK))
+        assert result.returncode == 2
+        assert result.stdout == ""
+        assert result.stderr.startswith("There is no GPU")
+        assert len(result.stderr.splitlines()) == 1
+
+    def test_rehearsal(self, tmp_path: Path) -> None:
+        path = tmp_path / "report.json"
+        result = run_without_device(str(GPU_CHECK), "--rehearse", "--json", str(path))
+        assert result.returncode == 0, result.stdout + result.stderr
+        report = json.loads(path.read_text())
+        operators = {"encode_codes", "discover_heads", "unique_scores", "pair_scores", "train_topk"}
+        assert {row["operator"] for row in report["rows"]} == operators
+        assert all(row["ms"] > 0 and row["share_of_copy_bandwidth"] > 0 for row in report["rows"])
+        assert all(row["same"] == row["codes"] for row in report["codes"])
+        assert report["everything_agreed"]
+
+    def test_small_cases(self) -> None:
+        """What compute-sanitizer is given to watch."""
+        assert run_without_device(str(GPU_CHECK), "--rehearse", "--small-cases").returncode == 0

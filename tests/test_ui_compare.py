@@ -1,0 +1,442 @@
+"""Comparisons of methods and of runs: their numbers by hand, and the page with a tiny model in place of a real one."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+from test_ui_view import small_discovery, small_truth
+
+from dsae_core.baselines import BASELINES
+from dsae_core.behaviour import Behaviour
+from dsae_core.benchmark import ALL_METHODS, score_heads
+from dsae_core.errors import UserError
+from dsae_core.metrics import evaluate
+from dsae_core.models import LanguageModel
+from dsae_core.prompts import PromptPairs
+from dsae_core.ui import comparison
+from dsae_core.ui.charts import comparison as charts
+from dsae_core.ui.comparison import Board, CompareRequest, Difference, Line, comparison_work
+from dsae_core.ui.jobs import JobQueue
+from dsae_core.ui.library import library
+from dsae_core.ui.pages import compare
+from dsae_core.ui.view import FALSE_POSITIVE, MISSED, OUTSIDE, TRUE_POSITIVE, View
+
+TWO = ("paired", "norm")
+
+
+def line(scores: list[list[float]], method: str = "paired", **figures: float) -> Line:
+    return Line(method, torch.tensor(scores), 1.0, **figures)
+
+
+# --- numbers -----------------------------------------------------------------------------------------------
+
+
+def test_ranks_are_shares_of_the_other_heads_and_ties_count_half() -> None:
+    assert comparison.rank_shares(torch.tensor([[0.0, 1.0], [4.0, 0.5]])).tolist() == pytest.approx(
+        [0, 2 / 3, 1, 1 / 3]
+    )
+    assert comparison.rank_shares(torch.tensor([1.0, 1.0, 2.0])).tolist() == [0.25, 0.25, 1.0]
+
+
+def test_a_method_s_heads_are_judged_at_the_circuit_s_size() -> None:
+    heads = comparison.heads(line([[0.0, 1.0], [4.0, 0.5]]), small_truth())
+    assert heads["name"].tolist() == ["0.0", "0.1", "1.0", "1.1"]
+    assert heads["rank"].tolist() == [4, 2, 1, 3]
+    assert heads["max_share"].tolist() == [0.0, 0.25, 1.0, 0.125]
+    assert heads["status"].tolist() == [OUTSIDE, FALSE_POSITIVE, TRUE_POSITIVE, MISSED]
+    assert set(comparison.heads(line([[0.0, 1.0], [4.0, 0.5]]), None)["status"]) == {OUTSIDE}
+
+
+def test_negative_scores_and_zero_scores_are_drawn() -> None:
+    assert comparison.heads(line([[-1.0, -2.0]]), None)["max_share"].tolist() == [0.0, 0.0]
+    assert comparison.heads(line([[0.0, 0.0]]), None)["rank_share"].tolist() == [0.5, 0.5]
+
+
+def test_agreement_is_a_rank_correlation() -> None:
+    a, b = line([[1.0, 2.0, 30.0]], "paired"), line([[1.0, 20.0, 3.0]], "norm")
+    frame = comparison.agreement([a, b, Line("random", None, 0.0, error="no")])
+    assert frame["correlation"].tolist() == pytest.approx([1.0, 0.5, 0.5, 1.0])
+    assert np.isnan(comparison.correlation(a.ranks, line([[1.0, 1.0, 1.0]]).ranks))
+
+
+def test_the_table_has_the_best_first() -> None:
+    lines = [line([[1.0]], "norm", auc=0.5), line([[1.0]], "paired", auc=0.9)]
+    assert comparison.table(lines, has_truth=True)["method"].tolist() == ["Paired difference", "Output norm"]
+    without = comparison.table(lines, has_truth=False)
+    assert "auc" not in without
+    assert set(without["needs"]) == {"a forward pass"}
+
+
+def test_usual_times_are_of_methods_that_there_are() -> None:
+    assert set(comparison.USUAL_SECONDS) <= set(ALL_METHODS)
+    assert set(comparison.FAST) <= set(ALL_METHODS) - set(comparison.USUAL_SECONDS)
+    assert compare.method_label("eap") == "Edge attribution · 5 s"
+    assert set(compare.SHORT_TITLES) <= set(BASELINES)
+
+
+def test_two_runs_head_by_head() -> None:
+    first = View(small_discovery(), small_truth())
+    second = View(
+        dataclasses.replace(first.discovery, node_scores=torch.tensor([[4.0, 0.0], [1.0, 0.1]])), small_truth()
+    )
+    found = Difference(first, second)
+    frame = found.heads
+    assert frame["change"].tolist() == pytest.approx([1.0, -2 / 3, -1 / 3, 0.0])
+    assert frame["side"].tolist() == ["second", "first", "first", ""]
+    # Knees: 1.0 in the first run (heads 0.1 and 1.0), and in the second (heads 0.0 and 1.0).
+    assert (first.knee, second.knee) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert frame["found"].tolist() == ["second", "first", "both", "neither"]
+    assert found.overlap == {"both": 1, "first": 1, "second": 1}
+    assert found.correlation == pytest.approx(1 - 6 * (9 + 4 + 1 + 0) / (4 * 15))
+    assert found.most_changed(2)["name"].tolist() == ["0.0", "0.1"]
+    assert compare.difference_sentence(found) == "A finds 2 heads, B finds 2; 1 of them is the same."
+    drawn = charts.difference_map(frame).data["heads"]
+    assert drawn["side"].tolist() == ["higher in B", "higher in A", "higher in A", "alike"]
+
+
+def test_a_run_against_itself_has_no_difference() -> None:
+    view = View(small_discovery(), None)
+    found = Difference(view, view)
+    assert not found.heads["change"].any()
+    assert found.overlap["both"] > 0
+    assert found.correlation == pytest.approx(1.0)
+
+
+def test_runs_of_different_shapes_are_refused() -> None:
+    small = View(small_discovery(), None)
+    other = dataclasses.replace(small.discovery, node_scores=torch.zeros(1, 4))
+    with pytest.raises(UserError, match="choose two runs of one model"):
+        Difference(small, View(other, None))
+
+
+def test_what_differs_beside_scores_is_said() -> None:
+    found = small_discovery()
+    view = View(found, None)
+    assert comparison.same_question(view, view) == ""
+    weights = View(dataclasses.replace(found, provenance={**found.provenance, "model_digest": "x"}), None)
+    assert "different weights" in comparison.same_question(view, weights)
+    assert "different tasks (ioi and custom)" in comparison.same_question(view, View(small_discovery("custom"), None))
+
+
+# --- the work ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tiny_model: LanguageModel) -> LanguageModel:
+    """The tiny model in place of whatever is asked for."""
+    monkeypatch.setattr(comparison, "loaded_model", lambda name, report: tiny_model)
+    return tiny_model
+
+
+def board_of(pairs: PromptPairs, methods: tuple[str, ...]) -> Board:
+    return Board(CompareRequest("tiny", "custom", len(pairs), 3, methods, pairs))
+
+
+def test_a_comparison_gives_what_the_methods_give(tiny: LanguageModel, solved_pairs: PromptPairs) -> None:
+    stages: list[tuple[str, float]] = []
+    board = board_of(solved_pairs, ("positional", "paired", "attribution", "random"))
+    assert comparison_work(board)(lambda stage, fraction: stages.append((stage, fraction))) == 4
+    for found in board.lines:
+        assert found.scores is not None
+        assert torch.equal(found.scores, score_heads(tiny, solved_pairs, method=found.method, seed=3))
+        assert found.auc is None
+        assert found.seconds > 0
+    fractions = [fraction for _, fraction in stages[1:]]
+    assert fractions == sorted(fractions)
+    assert stages[-1][0] == "Random, 4 of 4"
+    assert not tiny.sites[-1].block._forward_pre_hooks
+
+
+def test_figures_are_those_of_the_metrics(
+    tiny: LanguageModel, solved_pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = dataclasses.replace(small_truth(), heads=((0, 1), (1, 2)), effects=(), intervals=())
+    monkeypatch.setattr(comparison, "stored_circuit", lambda model, task: truth)
+    board = board_of(solved_pairs, ("paired",))
+    comparison_work(board)(lambda *_: None)
+    (found,) = board.lines
+    assert found.scores is not None
+    members = torch.tensor(truth.membership(2, 4))
+    expected = evaluate(found.scores, members)
+    assert (found.auc, found.average_precision) == (expected.auc, expected.average_precision)
+    best = {divmod(int(i), 4) for i in torch.argsort(found.scores.flatten(), descending=True)[:2]}
+    assert found.at_size == len(best & set(truth.heads)) / 2
+
+
+def test_a_method_that_cannot_be_used_leaves_the_others(tiny: LanguageModel, solved_pairs: PromptPairs) -> None:
+    unanswered = PromptPairs(solved_pairs.positive, solved_pairs.negative)
+    board = board_of(unanswered, ("attribution", "norm"))
+    assert comparison_work(board)(lambda *_: None) == 1
+    failed, fine = board.lines
+    assert failed.scores is None
+    assert "answer" in failed.error
+    assert fine.scores is not None
+
+
+def test_an_internal_error_is_not_shown_in_full(
+    tiny: LanguageModel, solved_pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def burst(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(comparison, "score_heads", burst)
+    board = board_of(solved_pairs, ("norm",))
+    assert comparison_work(board)(lambda *_: None) == 0
+    assert "ZeroDivisionError" in board.lines[0].error
+    assert "secret" not in board.lines[0].error
+
+
+@pytest.mark.parametrize(("solved", "said"), [(0.9, ""), (0.4, "it solves 40 % of the positives and 10 % of the")])
+def test_prompts_that_the_model_does_not_solve_are_said_to(
+    tiny: LanguageModel, solved_pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch, solved: float, said: str
+) -> None:
+    monkeypatch.setattr(comparison, "measure_behaviour", lambda model, pairs: Behaviour(1.0, -1.0, solved, 0.1))
+    board = board_of(solved_pairs, ("norm",))
+    comparison_work(board)(lambda *_: None)
+    assert said in board.note
+    assert bool(said) == bool(board.note)
+
+
+@pytest.mark.parametrize("method", ["paired", "attribution", "patching", "positional"])
+def test_cancel_ends_a_method_on_its_way(tiny: LanguageModel, solved_pairs: PromptPairs, method: str) -> None:
+    queue = JobQueue()
+    board = board_of(solved_pairs, (method, "norm"))
+    seen: list[str] = []
+
+    def work(report: Callable[[str, float], None]) -> int:
+        def cancel_within(stage: str, fraction: float) -> None:
+            seen.append(stage)
+            if fraction > 0:  # in the midst of the first method
+                queue.cancel(job)
+            report(stage, fraction)
+
+        return comparison_work(board)(cancel_within)
+
+    job = queue.submit(work)
+    assert job.wait(30)
+    assert job.status == "cancelled"
+    assert board.lines == ()
+    assert not tiny.sites[-1].block._forward_pre_hooks
+    assert seen[-1].endswith("1 of 2")
+
+
+# --- the page ----------------------------------------------------------------------------------------------
+
+
+def draw() -> None:
+    """The page's script."""
+    from dsae_core.ui.pages import compare
+
+    compare.page()
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch, tiny: LanguageModel, solved_pairs: PromptPairs) -> AppTest:
+    """The Compare page, not yet opened; the IOI task draws the tiny model's prompts."""
+    queue = JobQueue()
+    for module in (compare, compare.progress):
+        monkeypatch.setattr(module, "shared_queue", lambda: queue)
+    task = dataclasses.replace(comparison.TASKS["ioi"], make=lambda tokenizer, n, seed: solved_pairs)
+    monkeypatch.setattr(comparison, "TASKS", {**comparison.TASKS, "ioi": task})
+    return AppTest.from_function(draw, default_timeout=60)
+
+
+def html(page: AppTest) -> str:
+    """All of the page's own HTML."""
+    return "\n".join(element.proto.body for element in page.main.get("html"))
+
+
+def finish(page: AppTest) -> AppTest:
+    """Let a comparison that was started end, looking at it as the browser would."""
+    end = time.monotonic() + 30
+    while page.button(key="compare_run").label == "Running":
+        assert time.monotonic() < end, "the comparison did not end"
+        time.sleep(0.05)
+        page.run()
+    assert not page.exception
+    return page
+
+
+def start(page: AppTest, *methods: str) -> AppTest:
+    page.run()
+    page.pills(key="compare_methods").set_value(list(methods)).run()
+    return page.button(key="compare_run").click().run()
+
+
+def test_a_first_visit_says_what_the_page_is_for(app: AppTest) -> None:
+    app.run()
+    assert not app.exception
+    assert "Which method ranks the heads best?" in html(app)
+    assert app.button(key="compare_first_run").label == "Compare 6 methods"
+    assert sorted(app.pills(key="compare_methods").value) == sorted(comparison.FAST)
+
+
+def test_every_control_has_a_help(app: AppTest) -> None:
+    finish(start(app, *TWO))
+    widgets = [*app.selectbox, *app.slider, *app.number_input, *app.button, *app.pills, *app.segmented_control]
+    assert len(widgets) > 7
+    assert [widget.label for widget in widgets if not widget.proto.help] == []
+
+
+def test_without_a_circuit_methods_are_compared_with_one_another(app: AppTest) -> None:
+    finish(start(app, *TWO, "attribution"))
+    assert "order the heads most alike" in html(app)
+    assert "nothing says which method is right" in html(app)
+    table = app.dataframe[0].value
+    assert set(table["method"]) == {"Paired difference", "Output norm", "Attribution patching"}
+    assert "auc" not in table
+    for title in ("Agreement", "Output norm", "Paired difference"):
+        assert f'd-title">{title}' in html(app)
+    assert "Accuracy and cost" not in html(app)
+
+
+def test_with_a_circuit_the_best_is_named(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = dataclasses.replace(small_truth(), heads=((0, 1), (1, 2)), effects=(), intervals=())
+    monkeypatch.setattr(comparison, "stored_circuit", lambda model, task: truth)
+    finish(start(app, *TWO))
+    table = app.dataframe[0].value
+    best = table.iloc[0]
+    assert table["auc"].is_monotonic_decreasing
+    assert f"{best['method']} ranks the measured circuit best" in html(app)
+    assert "Accuracy and cost" in html(app)
+    assert "found, not in it" in html(app)
+
+
+def test_no_method_no_comparison(app: AppTest) -> None:
+    app.run()
+    app.pills(key="compare_methods").set_value([]).run()
+    assert app.button(key="compare_run").disabled
+    assert app.button(key="compare_first_run").disabled
+
+
+def test_a_method_that_failed_is_named_with_its_reason(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise UserError("It wants <b>answers</b>.")
+
+    monkeypatch.setattr(comparison, "score_heads", refuse)
+    finish(start(app, "norm"))
+    assert "Output norm: It wants &lt;b&gt;answers&lt;/b&gt;." in html(app)
+    assert "No method gave scores." in html(app)
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise UserError("There is no model *x*.")
+
+    monkeypatch.setattr(comparison, "loaded_model", missing)
+    finish(start(app, "norm"))
+    assert app.error[0].value == r"There is no model \*x\*\."
+
+
+def test_lines_appear_as_they_finish_and_cancel_keeps_them(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = comparison.score_heads
+
+    def slow(model: LanguageModel, *args: object, method: str, **kwargs: object) -> object:
+        while method == "norm":
+            model.sites[-1].block._forward_pre_hooks[next(iter(model.sites[-1].block._forward_pre_hooks))](None, None)
+            time.sleep(0.01)
+        return whole(model, *args, method=method, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(comparison, "score_heads", slow)
+    start(app, "random", "norm")
+    end = time.monotonic() + 20
+    while not len(app.dataframe):
+        assert time.monotonic() < end, "no line came"
+        time.sleep(0.05)
+        app.run()
+    assert "1 of 2 methods is done." in html(app)
+    assert app.button(key="compare_run").disabled
+    app.button(key="cancel_compare").click().run()
+    finish(app)
+    assert "The comparison was cancelled" in html(app)
+    assert app.dataframe[0].value["method"].tolist() == ["Random"]
+
+
+def test_one_session_s_comparison_is_not_another_s(app: AppTest) -> None:
+    finish(start(app, *TWO))
+    other = AppTest.from_function(draw, default_timeout=60).run()
+    assert "Which method ranks the heads best?" in html(other)
+    assert "Agreement" not in html(other)
+
+
+def test_settings_survive_a_visit_to_another_page(app: AppTest) -> None:
+    app.run()
+    app.number_input(key="compare_seed").set_value(9).run()
+    kept = app.session_state["compare_asked"]
+    fresh = AppTest.from_function(draw, default_timeout=60)
+    fresh.session_state["compare_asked"] = kept  # what is left of a session whose widgets were away
+    fresh.run()
+    assert fresh.number_input(key="compare_seed").value == 9
+
+
+# --- two runs ----------------------------------------------------------------------------------------------
+
+
+def two_runs(page: AppTest) -> AppTest:
+    page.run()
+    return page.segmented_control(key="compare_mode").set_value("runs").run()
+
+
+@pytest.fixture
+def no_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "stored_demo", lambda: None)
+
+
+@pytest.mark.usefixtures("no_demo")
+def test_without_two_runs_the_page_says_what_is_missing(app: AppTest) -> None:
+    assert "Two runs are needed." in html(two_runs(app))
+
+
+@pytest.mark.usefixtures("no_demo")
+def test_two_kept_runs_side_by_side(app: AppTest) -> None:
+    found = small_discovery("custom")
+    runs = library()
+    runs.keep(dataclasses.replace(found, settings={**found.settings, "seed": 1}), name="<b>one</b>")
+    changed = dataclasses.replace(found, node_scores=torch.tensor([[4.0, 0.0], [1.0, 0.1]]))
+    runs.keep(changed, name="two")
+    two_runs(app)
+    assert not app.exception
+    assert "A finds 2 heads, B finds 2; 1 of them is the same." in html(app)
+    assert [box.options[0].split(" · ")[0] for box in app.selectbox] == ["two", "two"]
+    assert app.dataframe[0].value["name"].tolist()[0] == "0.0"
+    app.selectbox(key="compare_b").set_value(app.selectbox(key="compare_a").value).run()
+    assert "This is one run twice" in html(app)
+
+
+@pytest.mark.usefixtures("no_demo")
+def test_runs_of_different_models_are_refused_in_words(app: AppTest) -> None:
+    found = small_discovery("custom")
+    library().keep(found)
+    codes = found.codes[:, :, :2]
+    one = dataclasses.replace(
+        found,
+        node_scores=torch.ones(1, 2),
+        pair_scores=torch.ones(2, 2),
+        codes=codes,
+        activations=found.activations[:, :, :2],
+    )
+    library().keep(one)
+    two_runs(app)
+    assert not app.exception
+    assert "choose two runs of one model" in app.error[0].value
+
+
+@pytest.mark.usefixtures("no_demo")
+def test_the_runs_page_can_send_a_run(app: AppTest) -> None:
+    found = small_discovery("custom")
+    numbers = [
+        library().keep(dataclasses.replace(found, settings={**found.settings, "seed": seed}))[0] for seed in range(3)
+    ]
+    app.session_state["compare_first"] = numbers[0]
+    app.run()
+    assert app.selectbox(key="compare_a").value == numbers[0]
+    library().delete(numbers[0])
+    app.run()
+    assert not app.exception
+    assert app.selectbox(key="compare_a").value in numbers[1:]
