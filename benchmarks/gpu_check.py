@@ -360,7 +360,7 @@ def train_agreement(model: Model, device: torch.device) -> dict[str, Any]:
     small = Model(model.name, min(model.heads, 16), model.d, model.examples, model.positions, model.features)
     arguments = train_case(small, epochs=30).inputs(device)
     first, second = ops.train_topk(*arguments), ops.train_topk(*arguments)
-    here = [argument.cpu() if isinstance(argument, Tensor) else argument for argument in arguments]
+    here: Inputs = tuple(argument.cpu() if isinstance(argument, Tensor) else argument for argument in arguments)
     expected = ops.train_topk(*here)[3]
     difference = float(((first[3].cpu() - expected).abs() / expected).max())
     return {
@@ -433,11 +433,9 @@ def small_cases(device: torch.device) -> None:
         for case in all_cases([model]):
             if case.operator != "train_topk":
                 case.call(*case.inputs(device))
-        *tensors, k, _, rate = train_case(model).inputs(device)
-        ops.train_topk(*tensors, k, 2, rate)
-    big = train_case(Model("state in global memory", 2, 200, 3, 4, 200))
-    *tensors, k, _, rate = big.inputs(device)
-    ops.train_topk(*tensors, k, 1, rate)
+        ops.train_topk(*train_case(model, epochs=2).inputs(device))
+    big = Model("state in global memory", 2, 200, 3, 4, 200)
+    ops.train_topk(*train_case(big, epochs=1).inputs(device))
 
 
 # The report.

@@ -13,5 +13,31 @@ class BuildInfo(TypedDict):
     cuda_archs: list[str]
     nvcc_flags: str | None
 
+class KernelAttributes(TypedDict):
+    name: str
+    threads: int  # of a block
+    registers: int  # of a thread
+    local_bytes: int  # of a thread: spilled registers and arrays
+    shared_bytes: int  # of a block, at d = F = 64, k = 2 and 17 positions
+    blocks_per_processor: int  # that fit at once
+
+class DeviceLimits(TypedDict):
+    name: str
+    compute_capability: tuple[int, int]
+    processors: int
+    clock_khz: int
+    memory_clock_khz: int
+    memory_bus_bits: int
+    memory_bytes: int
+    l2_bytes: int
+    shared_bytes_per_block: int
+    shared_bytes_per_processor: int
+
 def build_info() -> BuildInfo:
     """How the compiled operators were built."""
+
+def kernel_attributes() -> list[KernelAttributes]:
+    """What each CUDA kernel takes of the current device. RuntimeError without a device or a build with CUDA."""
+
+def device_limits(device: int = 0) -> DeviceLimits:
+    """What a CUDA device has. RuntimeError without a device or a build with CUDA."""

@@ -113,7 +113,8 @@ def pair_scores(codes: Tensor, n_positive: int, n_features: int) -> Tensor:
         n_features: F; every code is below it.
 
     Returns:
-        [H, H] int32, symmetric; its diagonal counts each head's own unique codes. Memory beyond it: 4 * E * H bytes.
+        [H, H] int32, symmetric; its diagonal counts each head's own unique codes. Memory beyond it: 4 * E * H
+            bytes on the CPU; on CUDA 64 MiB or less, unless a bit for each example and head takes more.
 
     Raises:
         RuntimeError: a code outside -1..F-1, or a shape, type or n_positive not as above.

@@ -463,12 +463,12 @@ def test_a_measurement_that_ends_while_the_page_is_drawn_is_shown(
     app: AppTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is under way when the page looks for a profile, and over when the page would draw its progress."""
-    running = iter([False, True, False, False])
+    running = iter([False, True, False])
     monkeypatch.setattr(kernels, "_job_runs", lambda: next(running, False))
     app.run()
     assert not app.get("vega_lite_chart")
     original = kernels.latest
-    monkeypatch.setattr(kernels, "latest", lambda: (found := original(), keep(profile()))[0])
+    monkeypatch.setattr(kernels, "latest", lambda: (original(), keep(profile()))[0])
     app.run()
     assert len(app.get("vega_lite_chart")) == 4
 

@@ -387,17 +387,15 @@ def _job_runs() -> bool:
 
 def _progress(under_way: bool) -> None:
     """How far the measurement is, or why it ended early; draws the page anew where it ended since `under_way`."""
-    if under_way and not _job_runs():
-        st.rerun()
     asked = st.session_state.get(_ASKED)
     job = state.side_job(_NAME, asked) if asked is not None else None
-    if job is None:
-        return
-    if not job.over:
+    if job is not None and not job.over:
         progress.side(_NAME, asked)
-    elif job.status == "failed":
+    elif under_way:
+        st.rerun()
+    elif job is not None and job.status == "failed":
         st.error(escape_markdown(job.error))
-    else:
+    elif job is not None:
         st.html('<p class="d-note stale">The measurement was cancelled; nothing of it was kept.</p>')
 
 
