@@ -66,14 +66,15 @@ def test_discover_writes_a_result_that_reads_back(run, prompts: str, tmp_path: P
         "method": "positional",
         "seed": 0,
         "n_features": 64,
-        "k": 2,
+        "k": 1,
         "epochs": 3,
         "learning_rate": 0.01,
-        "threshold": 1.0,
+        "threshold": 0.5,
+        "change_weight": 0.2,
     }
     assert len(document["circuit"]) == 3
     assert document["metrics"] is None
-    assert list(document["timings"]) == ["load", "tokenize", "collect", "train", "encode", "score"]
+    assert list(document["timings"]) == ["load", "tokenize", "collect", "follow", "train", "encode", "score"]
     found = read_discovery(target)
     assert [list(h) for h in found.circuit(top_k=3).heads] == document["circuit"]
     assert found.prompts is not None
