@@ -28,8 +28,8 @@ def observe_attention(model: LanguageModel, observe: Observe) -> Iterator[bool]:
     Attention is computed in the plain way meanwhile, the only one that has its weights to show.
 
     Yields:
-        Whether the model can be observed: it can where its attention is dispatched by name, as in most families. GPT-Neo,
-        for one, computes its own.
+        Whether the model can be observed: it can where its attention is dispatched by name, as in most families.
+        GPT-Neo, for one, computes its own.
     """
     modules = [model.module.get_submodule(site.path.rpartition(".")[0]) for site in model.sites]
     with model.lock, ExitStack() as undo:
