@@ -37,9 +37,9 @@ from dsae_core.ui.view import FALSE_POSITIVE, MISSED, OUTSIDE, TRUE_POSITIVE, Vi
 FAST = ("positional", "paired", "paired_scaled", "attribution", "norm", "random")
 """The methods that a comparison starts with: each takes a second or two."""
 
-USUAL_SECONDS = {"paper": 16, "ig5": 5, "ig10": 12, "eap": 5, "subnetwork": 45, "acdc": 91, "patching": 83}
-"""What slow methods take on ten pairs with the default model: medians of the rows in benchmarks/results (two CPU
-cores), and for those that are not there the processor's seconds of one run of score_heads on the IOI task, seed 0."""
+USUAL_SECONDS = {"ig5": 4, "ig10": 7, "eap": 5, "subnetwork": 27, "acdc": 59, "patching": 45}
+"""What slow methods take on ten pairs with the default model and two CPU cores: medians of the rows in
+benchmarks/results/accuracy.*.json."""
 
 Ranks = npt.NDArray[np.float64]
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,15 @@ RUN_SECONDS = 400
 def browser_path() -> str | None:
     """The browser to drive, None where there is none."""
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+needs_browser = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        browser_path() is None and not os.environ.get("CI"), reason="no Chromium here; set CHROMIUM to its path"
+    ),
+]
+"""For a file's pytestmark: CI has to have a browser, elsewhere its tests are skipped without one."""
 
 
 @contextmanager

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from support import running_browser, running_server
-from test_dashboard import pytestmark as needs_browser
+from support import needs_browser, running_server
 from test_library import run_of
 
 from dsae_core.ui.comparison import FAST
@@ -27,12 +26,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         library.keep(run_of(seed), name=f"<b>run {seed}</b>")
     with running_server(folder) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as running:
-        yield running
 
 
 def compare_page(browser: Browser, url: str, *, width: int = 1440, height: int = 900) -> Page:

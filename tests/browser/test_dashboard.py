@@ -3,42 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from support import browser_path, click_head, open_page, press_run, running_browser, running_server, wait_until_idle
+from support import click_head, needs_browser, open_page, press_run, wait_until_idle
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        browser_path() is None and not os.environ.get("CI"), reason="no Chromium here; set CHROMIUM to its path"
-    ),
-]
+pytestmark = needs_browser
 QUICK = "?examples=2&epochs=3"
 """A run that takes seconds."""
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with running_server() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert browser_path() is not None, "CI needs a Chromium: install it, or set CHROMIUM to its path"
-    with running_browser() as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    """The page as a first visit sees it."""
-    opened = open_page(browser, url)
-    yield opened
-    opened.context.close()
 
 
 def scores(page: Page) -> list[str]:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from support import browser_path, click_head, open_page, running_browser, running_server
+from support import click_head, needs_browser, open_page
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.model,
-    pytest.mark.skipif(
-        browser_path() is None and not os.environ.get("CI"), reason="no Chromium here; set CHROMIUM to its path"
-    ),
-]
+pytestmark = [*needs_browser, pytest.mark.model]
 LONG = 120_000
 """Milliseconds for what may have to load the model first."""
 
@@ -25,19 +18,6 @@ HOSTILE = """positive,negative
 "When Mary and John met at the <img src=x onerror=document.title='hit'>, Anna gave *a* [drink](http://x) to"
 "The cat ran","The black cat ran"
 """
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with running_server() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert browser_path() is not None, "CI needs a Chromium: install it, or set CHROMIUM to its path"
-    with running_browser() as running:
-        yield running
 
 
 @pytest.fixture

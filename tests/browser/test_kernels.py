@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from support import running_browser, running_server
-from test_dashboard import pytestmark as needs_browser
+from support import needs_browser, running_server
 from test_ui_kernels import profile
 
 from dsae_core.ui.pages import kernels
@@ -23,12 +22,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "profile.json").write_text(json.dumps(kernels.document([profile(), profile("cuda")])))
     with running_server(folder) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as running:
-        yield running
 
 
 def kernels_page(browser: Browser, url: str, *, width: int = 1440, height: int = 900) -> Page:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
-from support import open_page, running_browser, running_server
-from test_dashboard import pytestmark as needs_browser
+from support import needs_browser, open_page, running_server
 
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
@@ -53,12 +52,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(data: Path) -> Iterator[str]:
     with running_server(data) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as running:
-        yield running
 
 
 @pytest.fixture
