@@ -106,7 +106,7 @@ def open_page(browser: Browser, url: str, *, width: int = 1440, height: int = 90
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
     page.goto(url)
-    page.locator(".d-headline").wait_for(timeout=90_000)
+    page.locator(".d-headline").first.wait_for(timeout=90_000)
     page.locator(".d-codes").wait_for(timeout=90_000)
     page.wait_for_timeout(500)
     return page

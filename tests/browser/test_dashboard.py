@@ -21,7 +21,7 @@ def scores(page: Page) -> list[str]:
 
 def test_a_first_visit_shows_the_stored_demo(page: Page) -> None:
     expect(page.get_by_text("Stored demo")).to_be_visible()
-    expect(page.locator(".d-headline")).to_contain_text("10 prompt pairs point to")
+    expect(page.locator(".d-headline", has_text="10 prompt pairs point to")).to_be_visible()
     expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(5)
     expect(page.get_by_test_id("stException")).to_have_count(0)
     assert len(set(scores(page))) >= 270
@@ -83,7 +83,7 @@ def test_run_discovery_draws_a_new_heatmap(browser: Browser, url: str) -> None:
     wait_until_idle(page)
     expect(page.get_by_text("Stored demo")).to_have_count(0)
     expect(page.locator(".d-eyebrow").first).to_contain_text("2 + 2 prompts")
-    expect(page.locator(".d-headline")).to_contain_text("2 prompt pairs")
+    expect(page.locator(".d-headline", has_text="2 prompt pairs")).to_be_visible()
     expect(page.get_by_test_id("stException")).to_have_count(0)
     assert len(scores(page)) >= 270
     assert scores(page) != before
