@@ -19,7 +19,7 @@ from dsae_core.codes import INACTIVE, codes_used
 from dsae_core.contrast import code_contrast, peaks, shared_mass
 from dsae_core.dictionary import fold, isometry, train_per_head, train_shared
 from dsae_core.errors import UserError
-from dsae_core.flow import SMALLEST_SHARE, Surroundings
+from dsae_core.flow import Surroundings
 from dsae_core.models import LanguageModel, collect_head_outputs, output_weights, tokenize
 from dsae_core.ops import encode_codes, pair_scores, unique_scores
 from dsae_core.prompts import PromptPairs
@@ -264,9 +264,7 @@ def _positional(
         codes = codes.masked_fill(~mask.unsqueeze(-1), INACTIVE)
     with stages.stage("score"):
         node = scale * code_contrast(codes, activations, dictionaries.decoder, n_positive, weight)
-        if surroundings.shares is not None:
-            carried = surroundings.shares.cpu().flatten(2).abs().sum(dim=1).mean(dim=0)
-            node = node * (carried + SMALLEST_SHARE) ** settings.change_weight
+        node = node * surroundings.emphasis(settings.change_weight).cpu().flatten()
         pair = scale * shared_mass(peaks(codes, activations, n_positive, weight))
     return node, pair, codes, activations
 

@@ -34,6 +34,15 @@ class Surroundings:
     shares: Tensor | None = None
     edges: Tensor | None = None
 
+    def emphasis(self, power: float) -> Tensor:
+        """[L, h]: each head's share of the change, without sign and averaged over pairs, to a power; 1 where not known.
+
+        SMALLEST_SHARE is added first, so that a head without a share keeps a score.
+        """
+        if self.shares is None:
+            return torch.ones(())
+        return (self.shares.abs().sum(dim=1).mean(dim=0) + SMALLEST_SHARE) ** power
+
     @classmethod
     def of(cls, outputs: HeadOutputs, w_o: Tensor, n_positive: int) -> Surroundings:
         """What forward passes over P positives and then their P negatives show.

@@ -121,6 +121,14 @@ def test_padding_takes_no_part(tiny_model: LanguageModel, tiny_pairs: PromptPair
     assert not padded.shares[:3, :-length].any()
 
 
+def test_emphasis_averages_shares_without_their_sign() -> None:
+    shares = torch.tensor([[[[0.3]], [[-0.1]]], [[[0.0]], [[0.2]]]])  # two pairs, two positions, one head
+    around = Surroundings(torch.ones(2, 2, 1), shares=shares)
+    assert around.emphasis(1.0).item() == pytest.approx((0.4 + 0.2) / 2 + 1e-3)
+    assert around.emphasis(0.5).item() == pytest.approx(0.301**0.5)
+    assert Surroundings(torch.ones(2, 2, 1)).emphasis(0.5).item() == 1
+
+
 def test_depth_stands_in_where_nothing_is_known() -> None:
     weight = depth_weight(2, 3, 4)
     assert torch.allclose(weight[0, 0], torch.tensor([1.0, 0.75, 0.5, 0.25]).sqrt())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dsae_core.flow import SMALLEST_SHARE, Surroundings
+from dsae_core.flow import Surroundings
 from dsae_core.interventions import tokenize_sides
 from dsae_core.models import HeadOutputs, LanguageModel, collect_head_outputs, output_weights, tokenize
 from dsae_core.prompts import PromptPairs
+from dsae_core.settings import PositionalSettings
 
 
 def random_scores(model: LanguageModel, pairs: PromptPairs, seed: int) -> Tensor:
@@ -55,8 +56,8 @@ def paired_difference_followed(model: LanguageModel, pairs: PromptPairs, seed: i
     """What the positional method scores by, on the head outputs themselves and not on their codes, [L, heads].
 
     The geometric mean of the largest scaled difference within a pair and of the largest scaled mean difference, each
-    weighted by how far it reaches, times the fifth root of the head's share of the change at the last position. It
-    shows what the codes cost or bring. Needs one forward pass over both sides.
+    weighted by how far it reaches, times the same power of the head's share of the change. It shows what the codes
+    cost or bring. Needs one forward pass over both sides.
     """
     batch = tokenize(model, [*pairs.positive, *pairs.negative], names=pairs.cells)
     outputs = collect_head_outputs(model, batch, routes=True)
@@ -68,10 +69,7 @@ def paired_difference_followed(model: LanguageModel, pairs: PromptPairs, seed: i
     weight = around.weight[..., None]
     within = (_written_norm(difference, model) * weight).amax(dim=1).mean(dim=0)
     common = (_written_norm(difference.mean(dim=0), model) * weight.mean(dim=0)).amax(dim=0)
-    scores = (within * common).sqrt()
-    if around.shares is None:
-        return scores
-    return scores * (around.shares.abs().sum(dim=1).mean(dim=0) + SMALLEST_SHARE) ** 0.2
+    return torch.sqrt(within * common) * around.emphasis(PositionalSettings.change_weight)
 
 
 def _sides(model: LanguageModel, pairs: PromptPairs) -> tuple[HeadOutputs, HeadOutputs]:
