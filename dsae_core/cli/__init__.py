@@ -1,0 +1,47 @@
+"""The command line: dsae discover | ground-truth | benchmark | published | faithfulness | profile | models | app.
+
+A UserError becomes one sentence on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from dsae_core.cli.ablating import faithfulness
+from dsae_core.cli.benchmarking import benchmark, published
+from dsae_core.cli.dashboard import dashboard
+from dsae_core.cli.discovering import discover
+from dsae_core.cli.measuring import ground_truth
+from dsae_core.cli.models import models_fetch, models_list
+from dsae_core.cli.profiling import profile
+from dsae_core.errors import UserError
+
+app = typer.Typer(
+    help="Find the attention heads behind a language model's behaviour from ten prompt pairs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(discover)
+app.command("ground-truth")(ground_truth)
+app.command()(benchmark)
+app.command()(published)
+app.command()(faithfulness)
+app.command()(profile)
+app.command("app")(dashboard)
+
+models_app = typer.Typer(help="The models that can be named, and fetching them.", no_args_is_help=True)
+models_app.command("list")(models_list)
+models_app.command("fetch")(models_fetch)
+app.add_typer(models_app, name="models")
+
+
+def main() -> None:
+    """Entry point of the dsae command."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"dsae: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,126 @@
+"""dsae benchmark and dsae published: tables of methods against circuits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsae_core.cli.options import DeviceOption, JsonOption, ProgressBar, check_figure, check_target, listed, load
+from dsae_core.errors import UserError
+from dsae_core.files import write_atomic
+
+
+def benchmark(
+    models: Annotated[
+        str, typer.Option("--models", "--model", help="Models, separated by commas: known names, hub names, folders.")
+    ] = "smollm2-135m",
+    tasks: Annotated[str, typer.Option(help="Task names, separated by commas.")] = "ioi,greater_than,docstring",
+    methods: Annotated[str, typer.Option(help="Method names, separated by commas, or all.")] = "all",
+    draws: Annotated[int, typer.Option(min=1, help="Draws of prompts.")] = 5,
+    first_draw: Annotated[int, typer.Option(min=0, help="Seed of the first draw; the others follow.")] = 0,
+    examples: Annotated[int, typer.Option(min=1, help="Prompt pairs a draw.")] = 10,
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option(help="Circuit JSON to compare its model and task with, in place of a stored one; repeatable."),
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write each row to this file as it is done; what the file has is not run again."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start the file over.")] = False,
+    merge: Annotated[
+        list[Path] | None, typer.Option(help="Run nothing: put this file and the others given so together; repeatable.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw how alike methods rank heads on different draws, as this SVG file.")
+    ] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Compare methods with the measured circuits, and print the table."""
+    from dsae_core.benchmark import ALL_METHODS, Benchmark, merge_benchmarks, read_benchmark, run_benchmark
+    from dsae_core.circuits import read_circuit
+
+    check_target(json_file)
+    check_figure(figure)
+    if figure is not None and not merge and draws < 2:
+        raise UserError("A figure of stability needs at least two draws; give --draws 2 or more.")
+    done: Benchmark | None = None
+    if merge:
+        done = shown = merge_benchmarks([read_benchmark(path) for path in merge])
+    else:
+        names, chosen, seeds = listed(models), listed(tasks), range(first_draw, first_draw + draws)
+        ways = ALL_METHODS if methods == "all" else tuple(listed(methods))
+        if json_file is not None and json_file.exists() and not fresh:
+            done = read_benchmark(json_file)
+        truths = [read_circuit(path) for path in truth or []]
+        with ProgressBar() as bar:
+            for name in names:
+                done = run_benchmark(
+                    load(name, device, bar.update),
+                    tasks=chosen,
+                    methods=ways,
+                    draws=seeds,
+                    examples=examples,
+                    truths=truths,
+                    known=done,
+                    progress=bar.update,
+                    save=None if json_file is None else lambda rows: rows.save(json_file),
+                )
+        assert done is not None  # --models has at least one name
+        shown = done.only(models=names, tasks=chosen, methods=ways, draws=seeds)
+    for miss in shown.unsolved:
+        typer.echo(f"Not scored: {miss['model']} does not do {miss['task']}, draw {miss['draw']}.")
+    if shown.rows:
+        typer.echo(shown.markdown())
+        typer.echo(f"Compared with {'; '.join(shown.truths())}.")
+    if json_file is not None:
+        done.save(json_file)
+        typer.echo(f"Written to {json_file}")
+    if figure is not None:
+        from dsae_core.figures import save_svg, stability_chart
+
+        save_svg(stability_chart(shown.stability()), figure)
+        typer.echo(f"Written to {figure}")
+
+
+def published(
+    draws: Annotated[int, typer.Option(min=1, help="Draws of prompts and dictionaries.")] = 5,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL=FOLDER", help="Where a model's files are, if not on the hub; repeatable."),
+    ] = None,
+    json_file: JsonOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Run the experiment of O'Neill & Bui 2024 again, beside the authors' figures.
+
+    GPT-2 small and attn-only-4l, a dictionary of 10 prompts, codes of 250 + 250, against the published circuits. A
+    model that cannot be had is named, with how to get it; exit code 2 where none could be.
+    """
+    from dsae_core.published import run_published
+
+    check_target(json_file)
+    folders: dict[str, str] = {}
+    for assignment in weights or []:
+        name, separator, folder = assignment.partition("=")
+        if not separator or not folder:
+            raise UserError(f"--weights {assignment!r} is not of the form MODEL=FOLDER.")
+        folders[name] = folder
+    with ProgressBar() as bar:
+        done = run_published(
+            lambda name: load(folders.get(name, name), device, bar.update),
+            draws=range(draws),
+            progress=bar.update,
+        )
+    if done.rows:
+        typer.echo(done.markdown())
+    for name, reason in done.missing.items():
+        typer.echo(f"Not run: {name}. {reason}")
+    if not done.rows:
+        raise UserError("None of the models could be loaded, so nothing was run.")
+    if json_file is not None:
+        write_atomic(json_file, json.dumps(done.to_dict()) + "\n")
+        typer.echo(f"Written to {json_file}")

@@ -1,0 +1,126 @@
+"""dsae discover: score every head from prompt pairs."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dsae_core.cli.options import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    ProgressBar,
+    PromptsOption,
+    SeedOption,
+    TaskOption,
+    check_target,
+    load,
+    prompt_pairs,
+)
+from dsae_core.errors import UserError
+from dsae_core.files import write_atomic
+from dsae_core.settings import METHODS, method_settings
+
+if TYPE_CHECKING:
+    from dsae_core.circuits import Circuit
+    from dsae_core.result import Discovery
+
+
+def discover(
+    model: ModelOption = "smollm2-135m",
+    task: TaskOption = None,
+    prompts: PromptsOption = None,
+    examples: Annotated[int, typer.Option(help="Prompt pairs to draw for a task.")] = 10,
+    method: Annotated[str, typer.Option(help=f"One of: {', '.join(METHODS)}.")] = "positional",
+    seed: SeedOption = 0,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; repeatable."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Heads in the predicted circuit.")] = 20,
+    truth: Annotated[
+        Path | None, typer.Option(help="Circuit JSON to compare with, in place of the stored one.")
+    ] = None,
+    json_file: JsonOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Score every attention head from prompt pairs."""
+    options = _method_options(method, setting or [])
+    check_target(json_file)
+    with ProgressBar() as bar:
+        start = time.perf_counter()
+        language_model = load(model, device, bar.update)
+        load_seconds = time.perf_counter() - start
+        pairs = prompt_pairs(language_model, task, prompts, examples, seed)
+        from dsae_core.discovery import discover as run
+
+        found = run(language_model, pairs, method=method, seed=seed, progress=bar.update, **options)
+    found = replace(found, timings={"load": load_seconds, **found.timings})
+    circuit = found.circuit(top_k=top_k)
+    metrics = _metrics(found, circuit, _truth(truth, found))
+    _print_discovery(found, circuit, metrics)
+    if json_file is not None:
+        document = {**found.to_dict(), "circuit": [list(head) for head in circuit.heads], "metrics": metrics}
+        write_atomic(json_file, json.dumps(document, separators=(",", ":")) + "\n")
+        typer.echo(f"Written to {json_file}")
+
+
+def _method_options(method: str, assignments: list[str]) -> dict[str, Any]:
+    """Settings given as NAME=VALUE, read as JSON where they are JSON and as text otherwise."""
+    options: dict[str, Any] = {}
+    for assignment in assignments:
+        name, separator, value = assignment.partition("=")
+        if not separator:
+            raise UserError(f"--set {assignment!r} is not of the form NAME=VALUE.")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    method_settings(method, options)
+    return options
+
+
+def _truth(path: Path | None, found: Discovery) -> Circuit | None:
+    from dsae_core.circuits import read_circuit, stored_circuit
+
+    return read_circuit(path) if path is not None else stored_circuit(found.model_name, found.task)
+
+
+def _metrics(found: Discovery, circuit: Circuit, truth: Circuit | None) -> dict[str, Any] | None:
+    """Node AUC and average precision, and precision and recall of the predicted circuit; None without a truth."""
+    if truth is None:
+        return None
+    evaluation = found.evaluate(truth)
+    hits = len(set(circuit.heads) & set(truth.heads))
+    return {
+        "truth": truth.name,
+        "truth_heads": len(truth),
+        "auc": evaluation.auc,
+        "average_precision": evaluation.average_precision,
+        "predicted_heads": len(circuit),
+        "precision": hits / len(circuit),
+        "recall": hits / len(truth),
+    }
+
+
+def _print_discovery(found: Discovery, circuit: Circuit, metrics: dict[str, Any] | None) -> None:
+    typer.echo(f"{len(circuit)} best heads of {found.node_scores.numel()} (layer.head, score):")
+    best = [f"{layer}.{head} {float(found.node_scores[layer, head]):.2f}" for layer, head in found.ranking()]
+    for start in range(0, len(circuit), 5):
+        typer.echo("  " + "   ".join(f"{text:<12}" for text in best[start : min(start + 5, len(circuit))]).rstrip())
+    if metrics is None:
+        typer.echo("No truth is stored for this model and task; measure one with dsae ground-truth.")
+    else:
+        typer.echo(
+            f"Against the {metrics['truth']} circuit ({metrics['truth_heads']} heads): AUC {metrics['auc']:.3f}, "
+            f"average precision {metrics['average_precision']:.3f}, precision {metrics['precision']:.2f}, "
+            f"recall {metrics['recall']:.2f}"
+        )
+    typer.echo("Seconds: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in found.timings.items()))
+    for note in found.warnings:
+        typer.echo(f"Note: {note}")
