@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from dsae_core.errors import UserError
 from dsae_core.files import read_text, write_atomic
 from dsae_core.metrics import Evaluation, evaluate
 from dsae_core.prompts import PromptPairs
+from dsae_core.significance import false_discovery_rates
 
 SCHEMA = 1
 
@@ -87,28 +89,52 @@ class Discovery:
         order = torch.argsort(self.node_scores.flatten(), descending=True, stable=True)
         return [(int(i) // self.n_heads, int(i) % self.n_heads) for i in order]
 
-    def circuit(self, *, top_k: int | None = None, threshold: float | None = None) -> Circuit:
-        """The predicted circuit: the top_k best heads, or all heads with score >= threshold.
+    def false_discovery_rates(self) -> Tensor | None:
+        """[L, heads]: the smallest rate of false discoveries at which a head is in the circuit, 0 to 1.
+
+        See dsae_core.significance. None for the paper's counts, and where there are too few heads to tell.
+        """
+        return None if self.settings.get("method") == "paper" else false_discovery_rates(self.node_scores)
+
+    def circuit(
+        self, *, top_k: int | None = None, threshold: float | None = None, rate: float | None = None
+    ) -> Circuit:
+        """The predicted circuit: the top_k best heads, all heads with score >= threshold, or as many as rate allows.
+
+        Args:
+            top_k: how many heads, 0 or more.
+            threshold: the smallest score.
+            rate: the share of the circuit, 0 to 1, that may be heads which are there by chance.
 
         Raises:
-            UserError: neither or both are given, or top_k is negative.
+            UserError: not exactly one of them is given, it is out of range, or a rate is asked of scores that have
+                no false_discovery_rates.
         """
-        if threshold is None and top_k is not None:
+        if sum(choice is not None for choice in (top_k, threshold, rate)) != 1:
+            raise UserError("Give one of top_k, threshold and rate.")
+        if top_k is not None:
             if top_k < 0:
                 raise UserError(f"top_k is {top_k}; it must not be negative.")
             heads = self.ranking()[:top_k]
-        elif threshold is not None and top_k is None:
-            chosen = torch.nonzero(self.node_scores >= threshold)
-            heads = [(int(layer), int(head)) for layer, head in chosen]
         else:
-            raise UserError("Give either top_k or threshold.")
+            chosen = torch.nonzero(self._within(rate) if threshold is None else self.node_scores >= threshold)
+            heads = [(int(layer), int(head)) for layer, head in chosen]
         return Circuit(
             name="predicted",
             model=self.model_name,
             task=self.task,
             heads=tuple(sorted(heads)),
-            provenance={"settings": dict(self.settings), "top_k": top_k, "threshold": threshold},
+            provenance={"settings": dict(self.settings), "top_k": top_k, "threshold": threshold, "rate": rate},
         )
+
+    def _within(self, rate: float | None) -> Tensor:
+        """[L, heads] bool: heads in the circuit at a rate of false discoveries."""
+        rates = self.false_discovery_rates()
+        if rate is None or not 0 <= rate <= 1:
+            raise UserError(f"The rate of false discoveries is {rate}; it must be from 0 to 1.")
+        if rates is None:
+            raise UserError("These scores have no rate of false discoveries; give top_k or a threshold.")
+        return rates <= rate
 
     def softmax(self) -> Tensor:
         """[L, heads]: the scores' softmax over all heads, which the paper puts its threshold on."""
@@ -137,16 +163,20 @@ class Discovery:
         return evaluate(torch.stack(values), torch.tensor([path in known for path in paths]))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head, best first: layer, head, score, rank, number of distinct unique codes."""
+        """One row a head, best first: layer, head, score, rank, number of distinct unique codes, and the rate of
+        false discoveries at which it is in the circuit (NaN where there is none).
+        """
         example, position, head = torch.nonzero(self.unique(), as_tuple=True)
         found = torch.stack([head, position, self.codes[example, position, head]], dim=1)
         distinct = torch.bincount(torch.unique(found, dim=0)[:, 0], minlength=self.node_scores.numel()).tolist()
         scores = self.node_scores.flatten().tolist()
-        rows = [
-            (layer, head, scores[layer * self.n_heads + head], rank, distinct[layer * self.n_heads + head])
-            for rank, (layer, head) in enumerate(self.ranking(), start=1)
-        ]
-        return pd.DataFrame(rows, columns=["layer", "head", "score", "rank", "unique_codes"])
+        known = self.false_discovery_rates()
+        rates = [math.nan] * len(scores) if known is None else known.flatten().tolist()
+        rows = []
+        for rank, (layer, number) in enumerate(self.ranking(), start=1):
+            index = layer * self.n_heads + number
+            rows.append((layer, number, scores[index], rank, distinct[index], rates[index]))
+        return pd.DataFrame(rows, columns=["layer", "head", "score", "rank", "unique_codes", "false_discovery_rate"])
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form that from_dict reads."""

@@ -43,6 +43,10 @@ def discover(
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; repeatable."),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Heads in the predicted circuit.")] = 20,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Instead as many heads as this rate of false discoveries allows."),
+    ] = None,
     truth: Annotated[
         Path | None, typer.Option(help="Circuit JSON to compare with, in place of the stored one.")
     ] = None,
@@ -61,7 +65,7 @@ def discover(
 
         found = run(language_model, pairs, method=method, seed=seed, progress=bar.update, **options)
     found = replace(found, timings={"load": load_seconds, **found.timings})
-    circuit = found.circuit(top_k=top_k)
+    circuit = found.circuit(top_k=top_k) if rate is None else found.circuit(rate=rate)
     metrics = _metrics(found, circuit, _truth(truth, found))
     _print_discovery(found, circuit, metrics)
     if json_file is not None:
@@ -92,7 +96,9 @@ def _truth(path: Path | None, found: Discovery) -> Circuit | None:
 
 
 def _metrics(found: Discovery, circuit: Circuit, truth: Circuit | None) -> dict[str, Any] | None:
-    """Node AUC and average precision, and precision and recall of the predicted circuit; None without a truth."""
+    """Node AUC and average precision, and precision (None where no head is predicted) and recall of the predicted
+    circuit; None without a truth.
+    """
     if truth is None:
         return None
     evaluation = found.evaluate(truth)
@@ -103,7 +109,7 @@ def _metrics(found: Discovery, circuit: Circuit, truth: Circuit | None) -> dict[
         "auc": evaluation.auc,
         "average_precision": evaluation.average_precision,
         "predicted_heads": len(circuit),
-        "precision": hits / len(circuit),
+        "precision": hits / len(circuit) if len(circuit) else None,
         "recall": hits / len(truth),
     }
 
@@ -116,9 +122,10 @@ def _print_discovery(found: Discovery, circuit: Circuit, metrics: dict[str, Any]
     if metrics is None:
         typer.echo("No truth is stored for this model and task; measure one with dsae ground-truth.")
     else:
+        precision = "-" if metrics["precision"] is None else f"{metrics['precision']:.2f}"
         typer.echo(
             f"Against the {metrics['truth']} circuit ({metrics['truth_heads']} heads): AUC {metrics['auc']:.3f}, "
-            f"average precision {metrics['average_precision']:.3f}, precision {metrics['precision']:.2f}, "
+            f"average precision {metrics['average_precision']:.3f}, precision {precision}, "
             f"recall {metrics['recall']:.2f}"
         )
     typer.echo("Seconds: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in found.timings.items()))
