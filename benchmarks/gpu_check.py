@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,11 @@ import torch
 from torch import Tensor
 
 from dsae_core import _native, ops, reference
+from dsae_core.discovery import discover_from_activations
 from dsae_core.files import write_atomic
+from dsae_core.flow import Surroundings
+from dsae_core.models import HeadOutputs, Routes
+from dsae_core.result import Discovery
 
 ROOT = Path(__file__).resolve().parents[1]
 Inputs = tuple[Any, ...]
@@ -45,23 +49,53 @@ Inputs = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Model:
-    """The heads of a model, and how many prompts of how many positions they are looked at on."""
+    """The heads of a model, and how many prompts of how many positions they are looked at on.
+
+    Attributes:
+        shared_features: of the paper's dictionary, which is trained on a row for each head of ten prompts.
+        shared_epochs: of its training, in the call that is timed.
+        discovery_pairs: prompt pairs of a whole discovery; 0 where none is timed.
+    """
 
     name: str
+    layers: int
     heads: int
     d: int
+    d_model: int
     examples: int = 20
     positions: int = 17
     features: int = 64
     pair_examples: int = 500
+    shared_features: int = 200
+    shared_epochs: int = 50
+    discovery_pairs: int = 0
+
+    @property
+    def shared_rows(self) -> int:
+        return 10 * self.heads
 
 
 MODELS = [
-    Model("GPT-2 small", 144, 64),
-    Model("GPT-2 XL", 1200, 64),
-    Model("Llama 70B", 5120, 128, pair_examples=100),
+    Model("GPT-2 small", 12, 144, 64, 768, discovery_pairs=200),
+    Model("GPT-2 XL", 48, 1200, 64, 1600, discovery_pairs=20),
+    Model("Llama 70B", 80, 5120, 128, 8192, pair_examples=100, shared_epochs=5),
 ]
-REHEARSED = [Model("rehearsal", 3, 8, examples=4, positions=3, features=8, pair_examples=12)]
+REHEARSED = [
+    Model(
+        "rehearsal",
+        1,
+        3,
+        8,
+        16,
+        examples=4,
+        positions=3,
+        features=8,
+        pair_examples=12,
+        shared_features=6,
+        shared_epochs=2,
+        discovery_pairs=12,
+    )
+]
 
 
 @dataclass(frozen=True)
@@ -188,6 +222,31 @@ def train_case(model: Model, k: int = 2, epochs: int = 60) -> Case:
     )
 
 
+def shared_case(model: Model) -> Case:
+    n, D, F, epochs = model.shared_rows, model.d_model, model.shared_features, model.shared_epochs
+    parameters = 2 * F * D + F + D
+
+    def inputs(device: torch.device) -> Inputs:
+        x = torch.randn(n, D, device=device)
+        state = torch.zeros(3, parameters, device=device)
+        state[0].normal_(std=D**-0.5)
+        return x, state, F, 0, epochs, 0.02, 1e-3
+
+    input_bytes = 4 * (n * D + 3 * parameters)
+    return Case(
+        "train_shared",
+        model.name,
+        f"n {n}, D {D}, F {F}, {epochs} epochs",
+        inputs,
+        ops.train_shared,
+        reference.train_shared,
+        epochs * 10 * n * D * F,
+        input_bytes + 12 * parameters,
+        input_bytes,
+        eager_bytes=4 * n * (4 * D + 6 * F),
+    )
+
+
 def all_cases(models: list[Model]) -> Iterator[Case]:
     for model in models:
         for dtype in (torch.float32, torch.bfloat16):
@@ -196,6 +255,7 @@ def all_cases(models: list[Model]) -> Iterator[Case]:
         yield unique_case(model)
         yield pair_case(model)
         yield train_case(model)
+        yield shared_case(model)
 
 
 # How it is measured.
@@ -334,7 +394,7 @@ def agreement(model: Model, dtype: torch.dtype, device: torch.device) -> dict[st
     float32's rounding.
     """
     heads = min(model.heads, 64)
-    small = Model(model.name, heads, model.d, model.examples, model.positions, model.features)
+    small = replace(model, heads=heads)
     z, dictionary, bias, threshold = encode_case(small, dtype, "encode_codes").inputs(device)
     codes, values = ops.encode_codes(z, dictionary, bias, threshold)
     truth = torch.relu(torch.einsum("ethd,hdf->ethf", z.double(), dictionary.double()) + bias.double())
@@ -355,19 +415,46 @@ def agreement(model: Model, dtype: torch.dtype, device: torch.device) -> dict[st
     }
 
 
-def train_agreement(model: Model, device: torch.device) -> dict[str, Any]:
+def train_agreement(model: Model, device: torch.device) -> Iterator[dict[str, Any]]:
     """Training on the device against the CPU operator: the loss of every epoch, and the same numbers twice."""
-    small = Model(model.name, min(model.heads, 16), model.d, model.examples, model.positions, model.features)
-    arguments = train_case(small, epochs=30).inputs(device)
-    first, second = ops.train_topk(*arguments), ops.train_topk(*arguments)
-    here: Inputs = tuple(argument.cpu() if isinstance(argument, Tensor) else argument for argument in arguments)
-    expected = ops.train_topk(*here)[3]
-    difference = float(((first[3].cpu() - expected).abs() / expected).max())
-    return {
-        "model": model.name,
-        "largest_relative_difference_of_loss": difference,
-        "same_numbers_twice": all(torch.equal(a, b) for a, b in zip(first, second, strict=True)),
-    }
+    small = replace(model, heads=min(model.heads, 16), shared_epochs=min(model.shared_epochs, 30))
+    for case in (train_case(small, epochs=30), shared_case(small)):
+        arguments = case.inputs(device)
+        first, second = case.call(*arguments), case.call(*arguments)
+        here: Inputs = tuple(argument.cpu() if isinstance(argument, Tensor) else argument for argument in arguments)
+        expected = case.call(*here)[-1]
+        yield {
+            "operator": case.operator,
+            "model": model.name,
+            "largest_relative_difference_of_loss": float(((first[-1].cpu() - expected).abs() / expected).max()),
+            "same_numbers_twice": all(torch.equal(a, b) for a, b in zip(first, second, strict=True)),
+        }
+
+
+def discoveries(model: Model, device: torch.device, clock: Clock) -> Iterator[dict[str, Any]]:
+    """A whole discovery from what forward passes left on the device, with both methods: ms in all, and by stage."""
+    P, T, L, heads = model.discovery_pairs, model.positions, model.layers, model.heads // model.layers
+    z = torch.randn(2 * P, T, L, heads, model.d, device=device)
+    w_o = torch.randn(L, heads, model.d, model.d_model, device=device) / model.d_model**0.5
+    mask = torch.ones(2 * P, T, dtype=torch.bool, device=device)
+    attention = torch.randn(L, 2 * P, heads, T, T, device=device).tril().abs() / T
+    streams = torch.randn(L, 2 * P, T, model.d_model, device=device)
+    routes = Routes(attention, torch.randn(L, 2 * P, T, heads, model.d, device=device), streams)
+    outputs = HeadOutputs(z, mask, streams.norm(dim=-1), z.new_empty(2 * P, 0), routes)
+    for method in ("paper", "positional"):
+
+        def run(method: str = method) -> Discovery:
+            around = Surroundings.of(outputs, w_o, P) if method == "positional" else None
+            return discover_from_activations(z[:P], z[P:], w_o, mask, surroundings=around, method=method)
+
+        run()
+        times, stages = [], {}
+        for _ in range(5):
+            clock.synchronize()
+            begin = time.perf_counter()
+            stages = {name: round(1e3 * seconds, 2) for name, seconds in run().timings.items()}
+            times.append(1e3 * (time.perf_counter() - begin))
+        yield {"model": model.name, "method": method, "pairs": P, "ms": statistics.median(times), "stages_ms": stages}
 
 
 # Tests and checks, in processes of their own.
@@ -429,12 +516,14 @@ def run_sanitizers(seconds: float) -> dict[str, Any]:
 def small_cases(device: torch.device) -> None:
     """Every kernel once or twice, with sizes that fill no tile."""
     for heads, d, features, examples in [(3, 7, 9, 5), (2, 70, 70, 40)]:
-        model = Model("small", heads, d, examples, 4, features, pair_examples=40)
+        model = Model(
+            "small", 1, heads, d, 11 * d, examples, 4, features, 40, shared_features=features, shared_epochs=2
+        )
         for case in all_cases([model]):
             if case.operator != "train_topk":
                 case.call(*case.inputs(device))
         ops.train_topk(*train_case(model, epochs=2).inputs(device))
-    big = Model("state in global memory", 2, 200, 3, 4, 200)
+    big = Model("state in global memory", 1, 2, 200, 200, examples=3, positions=4, features=200)
     ops.train_topk(*train_case(big, epochs=1).inputs(device))
 
 
@@ -516,7 +605,7 @@ def check(device: torch.device, models: list[Model], seconds: float) -> tuple[di
             for model in models
             for dtype in (torch.float32, torch.float16, torch.bfloat16)
         ]
-        report["training"] = [train_agreement(model, device) for model in models]
+        report["training"] = [row for model in models for row in train_agreement(model, device)]
         for row in report["codes"]:
             fine &= row["wrong_beyond_rounding"] == 0 and row["values_beyond_rounding"] == 0
         for row in report["training"]:
@@ -531,6 +620,13 @@ def check(device: torch.device, models: list[Model], seconds: float) -> tuple[di
             rows.append(measure(case, device, clock, limits) if left() > 30 else skipped(case, "out of time"))
             show(rows[-1])
         report["rows"] = [asdict(row) for row in rows]
+    with announced("Whole discoveries, without the forward passes"):
+        report["discoveries"] = []
+        for model in models:
+            if model.discovery_pairs and left() > 30:
+                report["discoveries"] += discoveries(model, device, clock)
+        for row in report["discoveries"]:
+            print(f"    {row['method']:11} {row['model']:12} {row['ms']:9.1f} ms, {row['pairs']} pairs")
     report["everything_agreed"] = fine
     report["seconds"] = round(time.monotonic() - begin, 1)
     return report, fine

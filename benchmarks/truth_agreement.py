@@ -1,10 +1,12 @@
 """How far exact patching agrees with itself on other prompts: the most that any method can reach against it.
 
     python benchmarks/truth_agreement.py [--tasks ioi,greater_than,docstring,induction] [--prompts N] [--json FILE]
+    python benchmarks/truth_agreement.py --stored [--tasks ...] [--json FILE]
     python benchmarks/truth_agreement.py first.json second.json
 
 The first form measures every task twice, on halves of prompts that have none in common, and writes FILE after each
-task. The second compares two circuits that `dsae ground-truth` wrote. Either way, of the two circuits: correlations of
+task. The second measures it once, on prompts none of which the stored circuit was measured on, and compares with that
+circuit. The third compares two circuits that `dsae ground-truth` wrote. Of the two circuits it prints correlations of
 the effects, overlap of the members, and ROC AUC and average precision of one's |effects| against the other's members.
 """
 
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from dsae_core.circuits import Circuit, read_circuit
+from dsae_core.circuits import Circuit, read_circuit, stored_circuit
 from dsae_core.errors import UserError
 from dsae_core.files import write_atomic
 from dsae_core.interventions import interchange_effects, measured_circuit
@@ -65,23 +67,27 @@ def _against(effects: np.ndarray, truth: Circuit) -> tuple[float, float] | tuple
     return found.auc, found.average_precision
 
 
-def halves(pairs: PromptPairs, n: int) -> tuple[PromptPairs, PromptPairs]:
-    """Two times n prompt pairs that have no prompt in common; a repeated one is left out.
+def distinct(pairs: PromptPairs, n: int, seen: set[str]) -> PromptPairs:
+    """The first n prompt pairs that have no prompt in common, with each other or with those seen.
 
     Raises:
         UserError: there are too few different ones.
     """
-    seen: set[str] = set()
+    taken = set(seen)
     rows = []
     for row, prompts in enumerate(zip(pairs.positive, pairs.negative, strict=True)):
-        if not seen & set(prompts):
+        if not taken & set(prompts):
             rows.append(row)
-            seen.update(prompts)
-    if len(rows) < 2 * n:
-        raise UserError(
-            f"Only {len(rows)} of the drawn pairs have no prompt in common; give --prompts {len(rows) // 2}."
-        )
-    first, second = (_take(pairs, rows[start : start + n]) for start in (0, n))
+            taken.update(prompts)
+    if len(rows) < n:
+        raise UserError(f"Only {len(rows)} of the {n} pairs needed have no prompt in common; give less --prompts.")
+    return _take(pairs, rows[:n])
+
+
+def halves(pairs: PromptPairs, n: int) -> tuple[PromptPairs, PromptPairs]:
+    """Two times n prompt pairs that have no prompt in common; a repeated one is left out."""
+    both = distinct(pairs, 2 * n, set())
+    first, second = (_take(both, list(range(start, start + n))) for start in (0, n))
     return first, second
 
 
@@ -93,16 +99,29 @@ def _take(pairs: PromptPairs, rows: list[int]) -> PromptPairs:
 
 def measure_twice(model: LanguageModel, task: str, n: int, seed: int, threshold: float) -> tuple[Circuit, Circuit]:
     """The circuit of a task on each of two halves of n pairs."""
-    drawn = TASKS[task].make(model.tokenizer, 4 * n, seed)
-    circuits = []
-    for half in halves(drawn, n):
-        effects = interchange_effects(model, half, seed=seed)
-        circuits.append(measured_circuit(model, half, effects, seed=seed, threshold=threshold))
-    return circuits[0], circuits[1]
+    first, second = halves(TASKS[task].make(model.tokenizer, 4 * n, seed), n)
+    return _measured(model, first, seed, threshold), _measured(model, second, seed, threshold)
+
+
+def measure_beside_stored(
+    model: LanguageModel, task: str, n: int, seed: int, threshold: float
+) -> tuple[Circuit, Circuit]:
+    """The stored circuit of a task, and one of n pairs that share no prompt with those it was measured on."""
+    stored = stored_circuit(model.name, task)
+    if stored is None or "seed" not in stored.provenance:
+        raise UserError(f"No measured circuit is stored for {model.name} and {task}; leave --stored out.")
+    used = TASKS[task].make(model.tokenizer, int(stored.provenance["prompts"]), int(stored.provenance["seed"]))
+    pairs = distinct(TASKS[task].make(model.tokenizer, 4 * n, seed), n, {*used.positive, *used.negative})
+    return stored, _measured(model, pairs, seed, threshold)
+
+
+def _measured(model: LanguageModel, pairs: PromptPairs, seed: int, threshold: float) -> Circuit:
+    effects = interchange_effects(model, pairs, seed=seed)
+    return measured_circuit(model, pairs, effects, seed=seed, threshold=threshold)
 
 
 def run(
-    model: LanguageModel, tasks: list[str], *, n: int, seed: int, threshold: float, target: Path | None
+    model: LanguageModel, tasks: list[str], *, n: int, seed: int, threshold: float, stored: bool, target: Path | None
 ) -> dict[str, Any]:
     """Measure and compare every task; the document is written to target after each."""
     for task in tasks:
@@ -117,11 +136,13 @@ def run(
             "seed": seed,
             "threshold": threshold,
             "ablation": "interchange",
+            "against": "the stored circuit" if stored else "another half of prompts",
         },
         "tasks": {},
     }
     for task in tasks:
-        circuits = measure_twice(model, task, n, seed, threshold)
+        measure = measure_beside_stored if stored else measure_twice
+        circuits = measure(model, task, n, seed, threshold)
         document["tasks"][task] = {**agreement(*circuits), "circuits": [circuit.to_dict() for circuit in circuits]}
         print(task, json.dumps(agreement(*circuits), indent=1), flush=True)
         if target is not None:
@@ -136,6 +157,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--tasks", default="ioi,greater_than,docstring,induction")
     parser.add_argument("--prompts", type=int, default=32, help="pairs in each half")
+    parser.add_argument("--stored", action="store_true", help="measure once, and compare with the stored circuit")
     parser.add_argument("--seed", type=int, default=3000)
     parser.add_argument("--threshold", type=float, default=0.02)
     parser.add_argument("--json", type=Path)
@@ -152,6 +174,7 @@ def main() -> None:
             n=arguments.prompts,
             seed=arguments.seed,
             threshold=arguments.threshold,
+            stored=arguments.stored,
             target=arguments.json,
         )
     except UserError as error:

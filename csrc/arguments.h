@@ -64,10 +64,29 @@ inline FloatArray float_array(const char* op, const char* name, const Tensor& te
   return {tensor.const_data_ptr(), float_type(op, name, tensor)};
 }
 
+// Tables of a number a feature are made without a look at the codes, so that n_features alone must not fill
+// the memory.
+constexpr int64_t kMostFeatures = int64_t{1} << 24;
+
 inline void check_n_features(const char* op, int64_t n_features) {
   STD_TORCH_CHECK(
-      n_features >= 1 && n_features <= std::numeric_limits<int32_t>::max(), op,
-      ": n_features must be between 1 and 2147483647, not ", n_features);
+      n_features >= 1 && n_features <= kMostFeatures, op, ": n_features must be between 1 and ", kMostFeatures,
+      ", not ", n_features);
+}
+
+// The sizes that arithmetic on them can hold, on any device. A dimension of size 0, or one that repeats, lets
+// others be larger than any memory.
+inline void check_rows(const char* op, const Tensor& tensor, int64_t row_dims) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  int64_t rows = 1;
+  for (int64_t dim = 0; dim < tensor.dim(); ++dim) {
+    const int64_t size = tensor.size(dim);
+    STD_TORCH_CHECK(size <= kMost, op, ": at most 2^31 - 1 numbers a dimension, not ", size);
+    STD_TORCH_CHECK(
+        dim >= row_dims || size == 0 || rows <= kMost / size, op, ": at most 2^31 - 1 rows, not those of shape ",
+        shape(tensor));
+    if (dim < row_dims && size) rows *= size;
+  }
 }
 
 inline void check_n_positive(const char* op, int64_t n_positive, int64_t n_examples) {
@@ -84,6 +103,7 @@ inline EncodeSizes check_encode_codes(
     const Tensor& z, const Tensor& dictionary, const Tensor& bias, double threshold,
     const char* op = "encode_codes") {
   STD_TORCH_CHECK(z.dim() == 4, op, ": z must be [examples, positions, heads, d], not of shape ", shape(z));
+  check_rows(op, z, 2);
   const EncodeSizes sizes{
       z.size(0), z.size(1), z.size(2), z.size(3), dictionary.dim() ? dictionary.size(-1) : 0};
   STD_TORCH_CHECK(
@@ -127,6 +147,7 @@ inline UniqueSizes check_unique_scores(
   const char* op = "unique_scores";
   STD_TORCH_CHECK(
       codes.dim() == 3, op, ": codes must be [examples, positions, heads], not of shape ", shape(codes));
+  check_rows(op, codes, 2);
   const UniqueSizes sizes{codes.size(0), codes.size(1), codes.size(2), n_positive, n_features};
   STD_TORCH_CHECK(
       has_shape(values, {sizes.examples, sizes.positions, sizes.heads}), op,
@@ -146,6 +167,7 @@ struct PairSizes {
 inline PairSizes check_pair_scores(const Tensor& codes, int64_t n_positive, int64_t n_features) {
   const char* op = "pair_scores";
   STD_TORCH_CHECK(codes.dim() == 2, op, ": codes must be [examples, heads], not of shape ", shape(codes));
+  check_rows(op, codes, 1);
   check_dtype(op, "codes", codes, ScalarType::Int);
   check_n_positive(op, n_positive, codes.size(0));
   check_n_features(op, n_features);
@@ -161,9 +183,11 @@ inline TrainSizes check_train_topk(
     int64_t epochs, double lr) {
   const char* op = "train_topk";
   STD_TORCH_CHECK(x.dim() == 3, op, ": x must be [heads, rows, d], not of shape ", shape(x));
+  check_rows(op, x, 2);
   const TrainSizes sizes{x.size(0), x.size(1), x.size(2), encoder.dim() ? encoder.size(-1) : 0};
   STD_TORCH_CHECK(
-      sizes.heads >= 1 && sizes.rows >= 1, op, ": x has no rows to learn from, its shape is ", shape(x));
+      sizes.heads >= 1 && sizes.rows >= 1 && sizes.depth >= 1, op,
+      ": x has no rows to learn from, its shape is ", shape(x));
   const auto check_matrix = [&](const char* name, const Tensor& matrix) {
     STD_TORCH_CHECK(
         has_shape(matrix, {sizes.heads, sizes.depth, sizes.features}), op, ": ", name,
@@ -188,6 +212,35 @@ inline TrainSizes check_train_topk(
       k >= 1 && k <= sizes.features, op, ": k must be between 1 and the number of features (", sizes.features,
       "), not ", k);
   STD_TORCH_CHECK(epochs >= 0, op, ": epochs must be 0 or more, not ", epochs);
+  STD_TORCH_CHECK(lr >= 0 && std::isfinite(lr), op, ": lr must be a finite number of 0 or more, not ", lr);
+  return sizes;
+}
+
+struct SharedSizes {
+  int64_t rows, depth, features;
+
+  int64_t parameters() const { return 2 * features * depth + features + depth; }
+};
+
+inline SharedSizes check_train_shared(
+    const Tensor& x, const Tensor& state, int64_t n_features, int64_t step, int64_t epochs, double l1,
+    double lr) {
+  const char* op = "train_shared";
+  STD_TORCH_CHECK(x.dim() == 2, op, ": x must be [rows, d], not of shape ", shape(x));
+  check_rows(op, x, 1);
+  const SharedSizes sizes{x.size(0), x.size(1), n_features};
+  STD_TORCH_CHECK(
+      sizes.rows >= 1 && sizes.depth >= 1, op, ": x has no numbers to learn from, its shape is ", shape(x));
+  check_n_features(op, n_features);
+  STD_TORCH_CHECK(
+      has_shape(state, {3, sizes.parameters()}), op, ": state must be [3, parameters] = [3, ",
+      sizes.parameters(), "], not of shape ", shape(state));
+  check_dtype(op, "x", x, ScalarType::Float);
+  check_dtype(op, "state", state, ScalarType::Float);
+  check_same_device(op, x, "state", state);
+  STD_TORCH_CHECK(step >= 0, op, ": step must be 0 or more, not ", step);
+  STD_TORCH_CHECK(epochs >= 0, op, ": epochs must be 0 or more, not ", epochs);
+  STD_TORCH_CHECK(l1 >= 0 && std::isfinite(l1), op, ": l1 must be a finite number of 0 or more, not ", l1);
   STD_TORCH_CHECK(lr >= 0 && std::isfinite(lr), op, ": lr must be a finite number of 0 or more, not ", lr);
   return sizes;
 }

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/isa.h"
 #include "cuda/kernels.h"
 
 namespace py = pybind11;
@@ -27,6 +28,17 @@ constexpr const char* kBuildType =
     "debug";
 #endif
 
+const char* isa() {
+  switch (dsae::best_isa()) {
+    case dsae::Isa::avx512:
+      return "avx512";
+    case dsae::Isa::avx2:
+      return "avx2";
+    default:
+      return "baseline";
+  }
+}
+
 py::object text_or_none(const char* text) {
   if (*text) return py::str(text);
   return py::none();
@@ -39,6 +51,7 @@ py::dict build_info() {
   info["cxx_standard"] = __cplusplus / 100 % 100;
   info["cxx_flags"] = DSAE_CXX_FLAGS;
   info["build_type"] = kBuildType;
+  info["isa"] = isa();
   info["torch_version"] = DSAE_TORCH_VERSION;
   info["cuda_version"] = text_or_none(DSAE_CUDA_VERSION);
   info["cuda_archs"] = py::str(DSAE_CUDA_ARCHS).attr("split")();

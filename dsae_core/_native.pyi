@@ -7,7 +7,8 @@ class BuildInfo(TypedDict):
     compiler_version: str
     cxx_standard: int  # 17
     cxx_flags: str
-    build_type: str  # release or debug
+    build_type: str  # release or debug; pure Python where nothing is compiled
+    isa: str  # instruction set of the CPU operators: avx512, avx2 or baseline; none where nothing is compiled
     torch_version: str  # the torch whose headers were used; any torch from 2.11 on runs the result
     cuda_version: str | None  # None: built without CUDA operators
     cuda_archs: list[str]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import torch
@@ -38,10 +38,16 @@ __all__ = [
     "ALL_METHODS",
     "Benchmark",
     "BenchmarkRow",
+    "benchmark_settings",
+    "check_methods",
+    "compared_circuit",
     "merge_benchmarks",
+    "missing_methods",
     "read_benchmark",
     "run_benchmark",
+    "run_row",
     "score_heads",
+    "unsolved_draw",
 ]
 
 
@@ -80,31 +86,28 @@ def run_benchmark(
     Raises:
         UserError: no such task or method, no circuit for a task, or `known` was made with other settings.
     """
-    compared = {task: _truth(model, task, truths) for task in tasks}
-    for method in methods:
-        if method not in ALL_METHODS:
-            raise UserError(f"There is no method {method!r}; choose among {', '.join(ALL_METHODS)}.")
-    settings = _settings(model, compared, methods, draws, examples)
+    compared = {task: compared_circuit(model.name, task, truths) for task in tasks}
+    check_methods(methods)
+    threads = torch.get_num_threads()
+    settings = benchmark_settings(model, compared, methods, draws, examples, threads)
     if known is not None:
         settings = join_settings(known.settings, settings)  # before any work is done for it
     done = Benchmark((), (), settings, {}) if known is None else merge_benchmarks([_with(known, settings)])
     total = len(tasks) * len(draws)
     for number, (task, draw) in enumerate((task, draw) for task in tasks for draw in draws):
-        there = done.only(models=[model.name], tasks=[task], draws=[draw])
-        missing = [method for method in methods if method not in {row.method for row in there.rows}]
-        if there.unsolved or not missing:
+        missing = missing_methods(done, model.name, task, draw, methods)
+        if not missing:
             continue
         pairs = TASKS[task].make(model.tokenizer, examples, draw)
-        if not there.rows:
-            behaviour = measure_behaviour(model, pairs)
-            if not behaviour.shown:
-                miss = {"model": model.name, "task": task, "draw": draw, **asdict(behaviour)}
+        if not done.only(models=[model.name], tasks=[task], draws=[draw]).rows:
+            miss = unsolved_draw(model, task, draw, pairs)
+            if miss is not None:
                 done = merge_benchmarks([done, Benchmark((), (miss,), settings, {})])
                 continue
         for place, method in enumerate(missing):
             if progress is not None:
                 progress(task, (number + place / len(missing)) / total)
-            row, found = _run_one(model, task, method, draw, pairs, compared[task])
+            row, found = run_row(model, task, method, draw, pairs, compared[task])
             done = merge_benchmarks([done, Benchmark((row,), (), settings, {row.key: found.flatten().tolist()})])
             if on_row is not None:
                 on_row(row)
@@ -113,13 +116,55 @@ def run_benchmark(
     return done
 
 
+def check_methods(methods: Sequence[str]) -> None:
+    """Raise a UserError where one of the names is no method's or baseline's."""
+    for method in methods:
+        if method not in ALL_METHODS:
+            raise UserError(f"There is no method {method!r}; choose among {', '.join(ALL_METHODS)}.")
+
+
+def missing_methods(known: Benchmark | None, model: str, task: str, draw: int, methods: Sequence[str]) -> list[str]:
+    """Those methods that have no row yet for this draw; none where the model is known not to do it."""
+    if known is None:
+        return list(methods)
+    there = known.only(models=[model], tasks=[task], draws=[draw])
+    if there.unsolved:
+        return []
+    return [method for method in methods if method not in {row.method for row in there.rows}]
+
+
+def unsolved_draw(model: LanguageModel, task: str, draw: int, pairs: PromptPairs) -> dict[str, Any] | None:
+    """None where the model shows the behaviour on these prompts, else what the benchmark keeps of the draw."""
+    behaviour = measure_behaviour(model, pairs)
+    return None if behaviour.shown else {"model": model.name, "task": task, "draw": draw, **asdict(behaviour)}
+
+
 def _with(benchmark: Benchmark, settings: dict[str, Any]) -> Benchmark:
     return Benchmark(benchmark.rows, benchmark.unsolved, settings, benchmark.scores)
 
 
-def _settings(
-    model: LanguageModel, truths: dict[str, Circuit], methods: Sequence[str], draws: Sequence[int], examples: int
+class Described(Protocol):
+    """What a benchmark keeps of a model: its name, its weights' digest and where it ran."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+def benchmark_settings(
+    model: Described,
+    truths: Mapping[str, Circuit],
+    methods: Sequence[str],
+    draws: Sequence[int],
+    examples: int,
+    threads: int,
 ) -> dict[str, Any]:
+    """Everything a benchmark of one model depends on, as Benchmark.settings keeps it."""
     described = {
         task: {"name": truth.name, "heads": len(truth), "members": [list(head) for head in truth.heads]}
         for task, truth in truths.items()
@@ -133,28 +178,34 @@ def _settings(
         "draws": list(draws),
         "examples": examples,
         "truths": described,
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "device": model.device.type,
         "method_settings": {m: asdict(method_settings(m, {})) for m in methods if m in METHODS},
     }
 
 
-def _truth(model: LanguageModel, task: str, given: Sequence[Circuit]) -> Circuit:
+def compared_circuit(model: str, task: str, given: Sequence[Circuit]) -> Circuit:
+    """The circuit that scores of this model and task are compared with: a given one, or else the stored one.
+
+    Raises:
+        UserError: there is no such task, or no circuit for it.
+    """
     if task not in TASKS:
         raise UserError(f"There is no task {task!r}; choose among {', '.join(TASKS)}.")
-    own = next((truth for truth in given if (truth.model, truth.task) == (model.name, task)), None)
-    truth = own if own is not None else stored_circuit(model.name, task)
+    own = next((truth for truth in given if (truth.model, truth.task) == (model, task)), None)
+    truth = own if own is not None else stored_circuit(model, task)
     if truth is None:
         raise UserError(
-            f"No circuit is stored for {model.name} on {task}; measure one with dsae ground-truth --json and give "
+            f"No circuit is stored for {model} on {task}; measure one with dsae ground-truth --json and give "
             "its file with --truth."
         )
     return truth
 
 
-def _run_one(
-    model: LanguageModel, task: str, method: str, draw: int, pairs: PromptPairs, truth: Circuit
+def run_row(
+    model: LanguageModel, task: str, method: str, draw: int, pairs: PromptPairs, truth: Circuit, engine: str = "local"
 ) -> tuple[BenchmarkRow, Tensor]:
+    """Run one method on one draw's prompts: its row, and every head's score [L, heads]."""
     with _peak_memory() as peak:
         start, start_cpu = time.perf_counter(), time.process_time()
         scores = score_heads(model, pairs, method=method, seed=draw)
@@ -174,6 +225,8 @@ def _run_one(
         seconds=seconds,
         peak_mib=peak(),
         cpu_seconds=cpu_seconds,
+        engine=engine,
+        threads=torch.get_num_threads(),
     )
     return row, scores
 

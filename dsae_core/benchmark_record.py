@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dsae_core import documents
 from dsae_core.errors import UserError
 from dsae_core.files import read_text, write_atomic
 
 SCHEMA = 1
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class BenchmarkRow:
         peak_mib: growth of the process's resident memory while it ran, in MiB.
         cpu_seconds: processor time of the process's threads together, which other programs change less than the
             wall time; None in files from before it was measured.
+        engine: what ran it: "local", one row after another, or "ray", beside the rows of other workers, which may
+            have slowed it; None in files from before there was a choice.
+        threads: threads it computed with; None likewise, and the settings' `threads` then hold.
     """
 
     model: str
@@ -47,6 +53,8 @@ class BenchmarkRow:
     seconds: float
     peak_mib: float
     cpu_seconds: float | None = None
+    engine: str | None = None
+    threads: int | None = None
 
     @property
     def key(self) -> str:
@@ -84,28 +92,36 @@ class Benchmark:
 
     @classmethod
     def from_dict(cls, data: Any) -> Benchmark:
-        """Build a benchmark from its JSON form, of this version or an earlier one without `cpu_seconds`.
+        """Build a benchmark from its JSON form, of this version or an earlier one without `cpu_seconds` and `engine`.
 
         Raises:
-            UserError: a field is missing or of the wrong kind, a row has no scores, or the schema is another.
+            UserError: a field is missing or of the wrong kind, a row has no scores or ran with other threads than
+                the settings name, or the schema is another.
         """
         if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
             raise UserError(f"This is not a benchmark file of schema {SCHEMA}.")
         try:
-            settings = _read_settings(data["settings"])
-            rows = tuple(_read_row(row) for row in data["rows"])
-            scores = {str(key): [float(v) for v in values] for key, values in data["scores"].items()}
+            settings = _read_settings(documents.field(data, "settings"))
+            rows = tuple(_read_row(row) for row in documents.items(documents.field(data, "rows"), "rows"))
+            scores = {
+                key: [documents.number(v, f"a score of {key}") for v in documents.items(values, f"the scores of {key}")]
+                for key, values in documents.members(documents.field(data, "scores"), "scores").items()
+            }
             unsolved = tuple(
-                {**miss, "model": str(miss["model"]), "task": str(miss["task"]), "draw": int(miss["draw"])}
-                for miss in data["unsolved"]
+                _read_unsolved(miss) for miss in documents.items(documents.field(data, "unsolved"), "unsolved")
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"The benchmark file is malformed: {type(error).__name__} at {error}.") from error
+        except ValueError as error:
+            raise UserError(f"The benchmark file is malformed: {error}.") from error
         models = [model["name"] for model in settings["models"]]
         for row in rows:
             named = row.model in models and row.task in settings["tasks"]
             if not (named and row.method in settings["methods"] and row.draw in settings["draws"]):
                 raise UserError(f"The benchmark file is malformed: its settings do not name the row {row.key}.")
+            if row.threads not in (None, settings["threads"]):
+                raise UserError(
+                    f"The benchmark file is malformed: {row.key} ran with {row.threads} threads and its settings say "
+                    f"{settings['threads']}."
+                )
             if row.key not in scores:
                 raise UserError(f"The benchmark file is malformed: it has no scores for {row.key}.")
         return cls(rows, unsolved, settings, scores)
@@ -168,6 +184,13 @@ class Benchmark:
             if (model["name"], task) in pairs
         ]
 
+    def measured_by(self) -> str:
+        """In words: which engine ran how many of the rows, and with how many threads each."""
+        counts = Counter(row.engine or "local" for row in self.rows)
+        rows = ", ".join(f"{number} by the engine {engine}" for engine, number in counts.items())
+        threads = self.settings["threads"]
+        return f"{rows}, each with {threads} thread{'' if threads == 1 else 's'}"
+
     def markdown(self) -> str:
         """One line a method: mean AUC / average precision on each task, their means, seconds and memory.
 
@@ -181,34 +204,50 @@ class Benchmark:
         return "\n\n".join(f"{model}\n\n{table}" for model, table in zip(models, tables, strict=True))
 
 
-def _read_settings(data: Mapping[str, Any]) -> dict[str, Any]:
+def _read_settings(data: Any) -> dict[str, Any]:
     """The settings of a file, of an earlier version too, which had one model and no list of models."""
-    settings = dict(data)
+    settings = documents.plain(data, "settings")
     if "models" not in settings:
-        one = {"name": settings["model"], "digest": settings["model_digest"], "truths": settings["truths"]}
-        settings["models"] = [one]
-    for name in ("tasks", "methods", "draws", "examples", "threads"):
-        if name not in settings:
-            raise KeyError(name)
-    for model in settings["models"]:
-        if not {"name", "digest", "truths"} <= model.keys():
-            raise KeyError("models")
-        if not all({"name", "heads"} <= truth.keys() for truth in model["truths"].values()):
-            raise KeyError("truths")
+        model, digest, truths = (documents.field(settings, name) for name in ("model", "model_digest", "truths"))
+        settings["models"] = [{"name": model, "digest": digest, "truths": truths}]
+    for name in ("tasks", "methods"):
+        documents.texts(documents.field(settings, name), name)
+    for draw in documents.items(documents.field(settings, "draws"), "draws"):
+        documents.whole(draw, "a draw", high=_LARGEST)
+    for name in ("examples", "threads"):
+        documents.whole(documents.field(settings, name), name)
+    documents.members(settings.get("method_settings", {}), "method_settings")
+    for model in documents.items(settings["models"], "models"):
+        documents.text(documents.field(model, "name"), "a model's name")
+        documents.text(documents.field(model, "digest"), "a model's digest")
+        for task, truth in documents.members(documents.field(model, "truths"), "truths").items():
+            documents.text(documents.field(truth, "name"), f"the name of the truth of {task}")
+            documents.whole(documents.field(truth, "heads"), f"the heads of the truth of {task}")
     return settings
 
 
-def _read_row(data: Mapping[str, Any]) -> BenchmarkRow:
+def _read_row(data: Any) -> BenchmarkRow:
     names = ("auc", "average_precision", "precision", "recall", "seconds", "peak_mib")
-    cpu = data.get("cpu_seconds")
+    model, task, method = (documents.text(documents.field(data, name), name) for name in ("model", "task", "method"))
+    cpu, engine, threads = (data.get(name) for name in ("cpu_seconds", "engine", "threads"))
     return BenchmarkRow(
-        model=str(data["model"]),
-        task=str(data["task"]),
-        method=str(data["method"]),
-        draw=int(data["draw"]),
-        **{name: float(data[name]) for name in names},
-        cpu_seconds=None if cpu is None else float(cpu),
+        model=model,
+        task=task,
+        method=method,
+        draw=documents.whole(documents.field(data, "draw"), "draw", high=_LARGEST),
+        **{name: documents.number(documents.field(data, name), name) for name in names},
+        cpu_seconds=None if cpu is None else documents.number(cpu, "cpu_seconds"),
+        engine=None if engine is None else documents.text(engine, "engine"),
+        threads=None if threads is None else documents.whole(threads, "threads"),
     )
+
+
+def _read_unsolved(data: Any) -> dict[str, Any]:
+    miss = documents.plain(data, "unsolved")
+    for name in ("model", "task"):
+        documents.text(documents.field(miss, name), name)
+    documents.whole(documents.field(miss, "draw"), "draw", high=_LARGEST)
+    return miss
 
 
 def _table(frame: pd.DataFrame) -> str:
@@ -244,9 +283,10 @@ def read_benchmark(path: str | Path) -> Benchmark:
         UserError: the file cannot be read or is not a benchmark.
     """
     try:
-        return Benchmark.from_dict(json.loads(read_text(path, "the benchmark file")))
-    except (json.JSONDecodeError, RecursionError) as error:
+        data = documents.parse_json(read_text(path, "the benchmark file"))
+    except ValueError as error:
         raise UserError(f"{path} is not a benchmark file: it is not valid JSON.") from error
+    return Benchmark.from_dict(data)
 
 
 def merge_benchmarks(parts: Sequence[Benchmark]) -> Benchmark:

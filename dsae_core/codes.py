@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -21,8 +23,8 @@ def unique_codes(codes: Tensor, n_positive: int) -> Tensor:
     """
     positive, negative = codes[:n_positive], codes[n_positive:]
     found = positive != INACTIVE
-    for example in negative:
-        found &= positive != example
+    for rows in blocks(len(negative), positive.numel(), codes.device):
+        found &= (positive[:, None] != negative[None, rows]).all(dim=1)
     return found
 
 
@@ -31,3 +33,20 @@ def codes_used(codes: Tensor, n_features: int) -> Tensor:
     seen = torch.zeros(codes.shape[1], n_features + 1, dtype=torch.bool, device=codes.device)
     seen.scatter_(1, codes.T.long() + 1, True)  # column 0 takes INACTIVE
     return seen[:, 1:].sum(dim=1)
+
+
+def blocks(n_examples: int, size: int, device: torch.device) -> Iterator[slice]:
+    """The examples, some at a time: on the CPU one, whose numbers stay in its cache; elsewhere as many as fit well.
+
+    Args:
+        n_examples: how many there are.
+        size: numbers that work on one of them makes.
+        device: where it is done.
+    """
+    at_once = 1 if device.type == "cpu" else max(1, _AT_ONCE // max(1, size))
+    for first in range(0, n_examples, at_once):
+        yield slice(first, min(first + at_once, n_examples))
+
+
+_AT_ONCE = 2**26
+"""Numbers: a launch on a GPU costs as much as work on a million of them."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dsae_core.codes import unique_codes
+from dsae_core.codes import blocks, unique_codes
 
 
 def code_contrast(codes: Tensor, activations: Tensor, decoder: Tensor, n_positive: int, weight: Tensor) -> Tensor:
@@ -32,30 +32,30 @@ def code_contrast(codes: Tensor, activations: Tensor, decoder: Tensor, n_positiv
     """
     directions = decoder.transpose(1, 2).contiguous()
     partners = _partners(codes, activations, directions, n_positive)
-    common = torch.zeros(())
+    common = weight.new_zeros(())
     within = weight.new_zeros(codes.shape[2])
-    for example in range(n_positive):
-        difference = decode(codes[example], activations[example], directions) - partners(example)
-        within += (difference.norm(dim=-1) * weight[example]).amax(dim=0) / n_positive
-        common = common + difference / n_positive
+    for rows in blocks(n_positive, codes[0].numel() * directions.shape[2], codes.device):
+        difference = decode(codes[rows], activations[rows], directions) - partners(rows)
+        within += (difference.norm(dim=-1) * weight[rows]).amax(dim=1).sum(dim=0) / n_positive
+        common = common + difference.sum(dim=0) / n_positive
     in_common = (common.norm(dim=-1) * weight.mean(dim=0)).amax(dim=0)
     return torch.sqrt(within * in_common)
 
 
 def decode(codes: Tensor, activations: Tensor, directions: Tensor) -> Tensor:
-    """[T, H, d]: what codes and activations [T, H] stand for, with each head's directions [H, F, d]."""
-    heads = torch.arange(codes.shape[1])
+    """[..., H, d]: what codes and activations [..., H] stand for, with each head's directions [H, F, d]."""
+    heads = torch.arange(codes.shape[-1], device=codes.device)
     return directions[heads, codes.clamp_min(0).long()] * activations.clamp_min(0).unsqueeze(-1)
 
 
-def _partners(codes: Tensor, activations: Tensor, directions: Tensor, n_positive: int) -> Callable[[int], Tensor]:
-    """What each positive is compared with: its negative's reading, or the mean over negatives."""
-    negative = range(n_positive, len(codes))
-    if len(negative) == n_positive:
-        return lambda example: decode(codes[negative[example]], activations[negative[example]], directions)
-    mean = torch.zeros(())
-    for example in negative:
-        mean = mean + decode(codes[example], activations[example], directions) / len(negative)
+def _partners(codes: Tensor, activations: Tensor, directions: Tensor, n_positive: int) -> Callable[[slice], Tensor]:
+    """What some positives are compared with: their negatives' reading, or the mean over negatives."""
+    codes, activations = codes[n_positive:], activations[n_positive:]
+    if len(codes) == n_positive:
+        return lambda rows: decode(codes[rows], activations[rows], directions)
+    mean = directions.new_zeros(())
+    for rows in blocks(len(codes), codes[0].numel() * directions.shape[2], codes.device):
+        mean = mean + decode(codes[rows], activations[rows], directions).sum(dim=0) / len(codes)
     return lambda _: mean
 
 
@@ -73,6 +73,6 @@ def shared_mass(peaks: Tensor) -> Tensor:
     Two heads score high together when the same prompts give both of them codes that negatives never do.
     """
     total = peaks.new_zeros(peaks.shape[1], peaks.shape[1])
-    for row in peaks:
-        total += torch.minimum(row.unsqueeze(0), row.unsqueeze(1))
+    for rows in blocks(len(peaks), total.numel(), peaks.device):
+        total += torch.minimum(peaks[rows, None], peaks[rows, :, None]).sum(dim=0)
     return total / len(peaks)

@@ -83,14 +83,14 @@ def train_shared(
     def uniform(*shape: int, fan_in: int) -> Tensor:
         bound = fan_in**-0.5  # torch.nn.Linear's own start
         drawn: Tensor = torch.rand(shape, generator=generator) * 2 * bound - bound
-        return drawn.flatten()
+        return drawn.flatten().to(x.device)
 
     encoder = uniform(n_features, d_model, fan_in=d_model)
     encoder_bias = uniform(n_features, fan_in=d_model)
     decoder = uniform(d_model, n_features, fan_in=n_features)
-    start = torch.cat([encoder, encoder_bias, decoder, torch.zeros(d_model)]).to(x.device)
+    start = torch.cat([encoder, encoder_bias, decoder, x.new_zeros(d_model)])
     state = torch.stack([start, torch.zeros_like(start), torch.zeros_like(start)])
-    train = ops.train_shared if x.device.type == "cpu" else reference.train_shared
+    train = ops.train_shared if ops.runs_on(x.device) else reference.train_shared
     losses = [x.new_zeros(0)]
     for done in range(0, epochs, EPOCHS_A_CALL):
         if report is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,10 +21,12 @@ from dsae_core.contrast import code_contrast, peaks, shared_mass
 from dsae_core.dictionary import fold, isometry, train_per_head, train_shared
 from dsae_core.errors import UserError
 from dsae_core.flow import Surroundings
-from dsae_core.models import LanguageModel, collect_head_outputs, output_weights, tokenize
-from dsae_core.ops import encode_codes, pair_scores, unique_scores
+from dsae_core.looking import NO_ROUTES, anywhere, look, room, room_for_activations
+from dsae_core.models import LanguageModel, tokenize
+from dsae_core.ops import encode_codes, pair_scores, runs_on, unique_scores
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
+from dsae_core.roofline import synchronize
 from dsae_core.settings import PaperSettings, PositionalSettings, method_settings, settings_to_dict
 from dsae_core.stages import Progress, Stages
 
@@ -38,6 +41,7 @@ def discover(
     method: str = "positional",
     seed: int = 0,
     progress: Progress | None = None,
+    preview: Callable[[Tensor], None] | None = None,
     **options: Any,
 ) -> Discovery:
     """Find the heads that behave differently on positives and negatives. No gradients of the model, no ablations.
@@ -48,36 +52,41 @@ def discover(
         method: "positional" (ours) or "paper" (O'Neill & Bui 2024); see docs/method.md.
         seed: of the dictionary's start; the same seed gives the same scores.
         progress: called with the stage and the share of it done; an exception it raises ends the run.
+        preview: called with [L, heads], how differently heads write on the two sides, before dictionaries are trained.
         options: settings of the method, see PositionalSettings and PaperSettings.
 
+    All is computed on the model's device; where that fails, lost or out of memory, on the CPU, and the result's
+    warnings say so.
+
     Raises:
-        UserError: a prompt is too long, or a setting is wrong.
+        UserError: a prompt is too long, a setting is wrong, or the prompts need more memory than there is.
     """
     method_settings(method, options)  # a wrong setting should cost no forward pass
     stages = Stages(progress)
     with stages.stage("tokenize"):
         batch = tokenize(model, [*pairs.positive, *pairs.negative], names=pairs.cells)
-    with stages.stage("collect") as report:
-        outputs = collect_head_outputs(
-            model, batch, routes=method == "positional", progress=lambda _, fraction: report(fraction)
-        )
-        w_o = output_weights(model)
-    with stages.stage("follow"):
-        surroundings = Surroundings.of(outputs, w_o, len(pairs)) if method == "positional" else None
-    return _discover(
-        outputs.z,
-        batch.mask,
-        w_o,
-        len(pairs),
-        surroundings,
-        method=method,
-        seed=seed,
-        stages=stages,
-        options=options,
-        tokens=batch.tokens,
-        prompts=pairs,
-        provenance={"model": model.name, "model_digest": model.digest},
-    )
+    positional = method == "positional"
+    with room(model, batch, positional=positional) as routes:
+
+        def discover_on(model: LanguageModel, notes: Sequence[str]) -> Discovery:
+            seen = look(model, batch, len(pairs), stages, positional=positional, routes=routes, preview=preview)
+            return _discover(
+                seen.z,
+                batch.mask,
+                seen.w_o,
+                len(pairs),
+                seen.surroundings,
+                method=method,
+                seed=seed,
+                stages=stages,
+                options=options,
+                tokens=batch.tokens,
+                prompts=pairs,
+                provenance={"model": model.name, "model_digest": model.digest},
+                notes=notes,
+            )
+
+        return anywhere(model, [NO_ROUTES] if positional and not routes else [], discover_on)
 
 
 def discover_from_activations(
@@ -121,17 +130,18 @@ def discover_from_activations(
         mask = z.new_ones(z.shape[:2], dtype=torch.bool)
     elif mask.shape != z.shape[:2]:
         raise UserError(f"mask {tuple(mask.shape)} must be [examples, positions], here {tuple(z.shape[:2])}.")
-    return _discover(
-        z,
-        mask.bool(),
-        w_o.float(),
-        z_positive.shape[0],
-        surroundings,
-        method=method,
-        seed=seed,
-        stages=Stages(progress),
-        options=options,
-    )
+    with room_for_activations(z, w_o, positional=method == "positional"):
+        return _discover(
+            z,
+            mask.bool(),
+            w_o.float(),
+            z_positive.shape[0],
+            surroundings,
+            method=method,
+            seed=seed,
+            stages=Stages(progress),
+            options=options,
+        )
 
 
 def _discover(
@@ -148,6 +158,7 @@ def _discover(
     tokens: tuple[tuple[str, ...], ...] = (),
     prompts: PromptPairs | None = None,
     provenance: dict[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> Discovery:
     settings = method_settings(method, options)
     n_layers, n_heads = z.shape[2:4]
@@ -157,33 +168,35 @@ def _discover(
         raise UserError("The mask leaves a prompt without any token.")
     if not bool(torch.isfinite(z).all()):
         raise UserError("Some head outputs are not finite; the model or the activations are broken.")
-    # The model may run anywhere; the compiled operators run on the CPU.
-    z, mask, w_o = z.flatten(2, 3).cpu(), mask.cpu(), w_o.flatten(0, 1).cpu()
+    # All is computed where the head outputs are, unless the operators don't run there. Draws are made on the CPU.
+    device = z.device if runs_on(z.device) else torch.device("cpu")
+    z, mask, w_o = z.flatten(2, 3).to(device), mask.to(device), w_o.flatten(0, 1).to(device)
     generator = torch.Generator().manual_seed(seed)
-    notes: list[str] = []
+    remarks = list(notes)
     edges: Tensor | None = None
     if isinstance(settings, PaperSettings):
         node, pair, codes, activations = _paper(z, mask, w_o, n_positive, settings, stages, generator)
     else:
         if surroundings is None:
-            surroundings = Surroundings.unknown(n_positive, z.shape[1], n_layers)
+            surroundings = Surroundings.unknown(n_positive, z.shape[1], n_layers, device=device)
+        surroundings = surroundings.to(device)
         if not _aligned(mask, n_positive):
-            notes.append(
+            remarks.append(
                 "Positive and negative prompts differ in length, so positions cannot be compared; "
                 "each prompt was pooled into its mean."
             )
-            warnings.warn(notes[-1], stacklevel=3)
+            warnings.warn(remarks[-1], stacklevel=3)
             z, mask = _pool(z, mask, "mean"), mask.new_ones(mask.shape[0], 1)
-            surroundings = Surroundings.unknown(n_positive, 1, n_layers)
+            surroundings = Surroundings.unknown(n_positive, 1, n_layers, device=device)
         node, pair, codes, activations = _positional(
             z, mask, w_o, n_positive, settings, stages, generator, surroundings
         )
-        edges = None if surroundings.edges is None else surroundings.edges.cpu()
+        edges = surroundings.edges
     return Discovery(
-        node_scores=node.reshape(n_layers, n_heads).float(),
-        pair_scores=pair.float(),
-        codes=codes,
-        activations=activations,
+        node_scores=node.reshape(n_layers, n_heads).float().cpu(),
+        pair_scores=pair.float().cpu(),
+        codes=codes.cpu(),
+        activations=activations.cpu(),
         n_positive=n_positive,
         tokens=tokens,
         settings=settings_to_dict(method, seed, settings),
@@ -194,8 +207,8 @@ def _discover(
             "versions": {name: importlib.metadata.version(name) for name in ("dsae-core", "torch", "transformers")},
         },
         prompts=prompts,
-        warnings=tuple(notes),
-        edge_scores=edges,
+        warnings=tuple(remarks),
+        edge_scores=None if edges is None else edges.cpu(),
     )
 
 
@@ -223,16 +236,19 @@ def _paper(
             generator=generator,
             report=report,
         )
+        synchronize(z.device)
     with stages.stage("encode"):
         codes, activations = encode_codes(pooled, *fold(dictionary, w_o), threshold=0.0)
         if settings.inactive == "zero":
             codes = codes.clamp_min(0)
+        synchronize(z.device)
     with stages.stage("score"):
         counts, _ = unique_scores(codes, activations, n_positive, n_features)
         pair = pair_scores(codes[:, 0], n_positive, n_features)
         node = counts.float()
         if settings.per_union:
             node = node / codes_used(codes[:, 0], n_features).clamp_min(1)
+        synchronize(z.device)
     return node, pair, codes, activations
 
 
@@ -248,7 +264,7 @@ def _positional(
 ) -> Scores:
     """One dictionary a head over all positions; heads score by how their codes differ between the sides."""
     n_heads = z.shape[2] // surroundings.weight.shape[2]
-    weight = surroundings.weight.cpu().repeat_interleave(n_heads, dim=2)
+    weight = surroundings.weight.repeat_interleave(n_heads, dim=2)
     with stages.stage("train"):
         x, scale = _relative_rows(z, mask, w_o, surroundings.residual_norm)
         dictionaries = train_per_head(
@@ -259,13 +275,16 @@ def _positional(
             learning_rate=settings.learning_rate,
             generator=generator,
         )
+        synchronize(z.device)
     with stages.stage("encode"):
         codes, activations = encode_codes(x, dictionaries.encoder, dictionaries.bias, threshold=settings.threshold)
         codes = codes.masked_fill(~mask.unsqueeze(-1), INACTIVE)
+        synchronize(z.device)
     with stages.stage("score"):
         node = scale * code_contrast(codes, activations, dictionaries.decoder, n_positive, weight)
-        node = node * surroundings.emphasis(settings.change_weight).cpu().flatten()
+        node = node * surroundings.emphasis(settings.change_weight).flatten()
         pair = scale * shared_mass(peaks(codes, activations, n_positive, weight))
+        synchronize(z.device)
     return node, pair, codes, activations
 
 
@@ -281,12 +300,14 @@ def _relative_rows(z: Tensor, mask: Tensor, w_o: Tensor, residual_norm: Tensor |
     written = torch.einsum("ethd,hdk->ethk", z, isometry(w_o))
     if residual_norm is not None:
         n_heads = z.shape[2] // residual_norm.shape[2]
-        root = residual_norm.cpu().clamp_min(1e-6).sqrt().repeat_interleave(n_heads, dim=2)
+        root = residual_norm.clamp_min(1e-6).sqrt().repeat_interleave(n_heads, dim=2)
         written = written / root.unsqueeze(-1)
     real = mask[:, :, None, None].to(written.dtype)
     mean = (written * real).sum(dim=0) / real.sum(dim=0).clamp_min(1)
     written = (written - mean) * real
-    scale = written[mask].norm(dim=-1).mean().clamp_min(torch.finfo(written.dtype).tiny)
+    # Head by head and in double precision: in one sum, torch's rounding would depend on the number of threads.
+    norms = written[mask].norm(dim=-1).double().mean(dim=0)
+    scale = norms.mean().to(written.dtype).clamp_min(torch.finfo(written.dtype).tiny)
     return written / scale, float(scale)
 
 

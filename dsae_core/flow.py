@@ -7,11 +7,12 @@ moved. They replace a fixed damping with depth; docs/method.md has the ablation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
+from dsae_core.codes import blocks
 from dsae_core.models import HeadOutputs, Routes
 
 SMALLEST_SHARE = 1e-3
@@ -40,7 +41,7 @@ class Surroundings:
         SMALLEST_SHARE is added first, so that a head without a share keeps a score.
         """
         if self.shares is None:
-            return torch.ones(())
+            return self.weight.new_ones(())
         return (self.shares.abs().sum(dim=1).mean(dim=0) + SMALLEST_SHARE) ** power
 
     @classmethod
@@ -55,7 +56,7 @@ class Surroundings:
         residual_norm = outputs.residual_norm.permute(1, 2, 0)
         routes = outputs.routes
         if routes is None:
-            return cls(depth_weight(n_positive, *residual_norm.shape[1:]).to(w_o.device), residual_norm)
+            return cls(depth_weight(n_positive, *residual_norm.shape[1:], device=w_o.device), residual_norm)
         positive, negative = (
             Routes(routes.attention[:, rows], routes.values[:, rows], routes.streams[:, rows])
             for rows in (slice(n_positive), slice(n_positive, None))
@@ -67,14 +68,21 @@ class Surroundings:
         )
 
     @classmethod
-    def unknown(cls, n_positive: int, length: int, n_layers: int) -> Surroundings:
+    def unknown(
+        cls, n_positive: int, length: int, n_layers: int, *, device: torch.device | None = None
+    ) -> Surroundings:
         """Where there are only head outputs."""
-        return cls(depth_weight(n_positive, length, n_layers))
+        return cls(depth_weight(n_positive, length, n_layers, device=device))
+
+    def to(self, device: torch.device) -> Surroundings:
+        """The same on another device."""
+        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in known.items() if value is not None})
 
 
-def depth_weight(n_positive: int, length: int, n_layers: int) -> Tensor:
+def depth_weight(n_positive: int, length: int, n_layers: int, *, device: torch.device | None = None) -> Tensor:
     """[P, T, L]: in place of reach, the root of the share of layers that are still to come; 1 at the last position."""
-    weight = (1 - torch.arange(n_layers) / n_layers).sqrt().repeat(n_positive, length, 1)
+    weight = (1 - torch.arange(n_layers, device=device) / n_layers).sqrt().repeat(n_positive, length, 1)
     weight[:, -1] = 1
     return weight
 
@@ -195,10 +203,15 @@ def _edges(changes: Tensor, z_difference: Tensor, w_o: Tensor, read: list[Tensor
     edges = w_o.new_zeros(n_layers, n_layers * n_heads, n_heads)  # receiving layer, sender, receiver
     sizes = changes.square().sum(dim=-1, keepdim=True).clamp_min(_TINY)
     matrices = w_o.flatten(0, 1)
-    for example, z in enumerate(z_difference):  # one at a time: what all heads wrote is large
-        written = torch.bmm(z.flatten(1, 2).transpose(0, 1), matrices).transpose(0, 1)  # [T, H, D]
-        put = torch.bmm(written, (changes[:, example] / sizes[:, example]).permute(1, 2, 0))  # [T, H, L]
-        heads = torch.stack([of_layer[example] for of_layer in read])  # [L, h, T]
-        edges += torch.bmm(put.permute(2, 1, 0), heads.transpose(1, 2)).abs() / len(z_difference)
+    length, width = z_difference.shape[1], matrices.shape[2]
+    # What all heads wrote is large.
+    for rows in blocks(len(z_difference), length * len(matrices) * width, w_o.device):
+        z = z_difference[rows].flatten(2, 3).permute(2, 0, 1, 3).flatten(1, 2)  # [H, P T, d]
+        written = torch.bmm(z, matrices).transpose(0, 1)  # [P T, H, D]
+        directions = (changes[:, rows] / sizes[:, rows]).flatten(1, 2).permute(1, 2, 0)  # [P T, D, L]
+        put = torch.bmm(written, directions).reshape(-1, length, len(matrices), n_layers)  # [P, T, H, L]
+        heads = torch.stack([of_layer[rows] for of_layer in read])  # [L, P, h, T]
+        of_rows = torch.bmm(put.permute(0, 3, 2, 1).flatten(0, 1), heads.permute(1, 0, 3, 2).flatten(0, 1))
+        edges += of_rows.reshape(-1, *edges.shape).abs().sum(dim=0) / len(z_difference)
     layer = torch.arange(n_layers, device=edges.device).repeat_interleave(n_heads)
     return edges.permute(1, 0, 2).flatten(1) * (layer[:, None] < layer)

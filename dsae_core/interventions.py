@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from dsae_core.models import (
     resume_at,
     tokenize,
 )
+from dsae_core.patching_record import PatchingRecord, prompts_digest
 from dsae_core.prompts import PromptPairs
 from dsae_core.stages import Progress
 from dsae_core.tasks import AnswerTokens, answer_tokens, task_metric
@@ -111,8 +112,8 @@ def ablation_sources(recorded: list[Tensor], mask: Tensor, how: Ablation) -> lis
         return recorded
     if how == "zero":
         return [torch.zeros_like(z) for z in recorded]
-    weights = (mask / mask.sum(dim=0, keepdim=True).clamp_min(1)).to(recorded[0].device)
-    return [torch.einsum("nthd,nt->thd", z, weights.to(z.dtype)).expand_as(z).contiguous() for z in recorded]
+    weights = mask / mask.sum(dim=0, keepdim=True).clamp_min(1)
+    return [torch.einsum("nthd,nt->thd", z, weights.to(z)).expand_as(z).contiguous() for z in recorded]
 
 
 @contextmanager
@@ -167,13 +168,87 @@ def patch_heads(
     return logits.reshape(copies, n, -1)
 
 
+ROWS_PER_PASS = 320
+"""Prompts times heads in one forward pass, at most."""
+
+
+class HeadGroup(NamedTuple):
+    """Heads of one layer that are patched in one forward pass, each in a run of its own."""
+
+    layer: int
+    heads: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """What its losses are kept under."""
+        return f"layer {self.layer}, heads {' '.join(map(str, self.heads))}"
+
+
+def head_groups(n_layers: int, n_heads: int, n_prompts: int, rows_per_pass: int = ROWS_PER_PASS) -> list[HeadGroup]:
+    """All heads, in the forward passes that patch them."""
+    size = max(1, rows_per_pass // n_prompts)
+    starts = [(layer, start) for layer in range(n_layers) for start in range(0, n_heads, size)]
+    return [HeadGroup(layer, tuple(range(start, min(start + size, n_heads)))) for layer, start in starts]
+
+
+@dataclass(frozen=True)
+class HeadPatching:
+    """What is computed once before heads are patched. N prompt pairs.
+
+    Attributes:
+        model: the model.
+        clean: its unpatched run on the positives.
+        sources: what patched heads put out, [N, T, heads, d] a layer.
+        answers: the pairs' answers as tokens.
+        metric_positive: [N] float64, the metric on each positive.
+        metric_negative: [N] float64, on each negative, with the positive's answers.
+    """
+
+    model: LanguageModel
+    clean: CleanRun
+    sources: list[Tensor]
+    answers: AnswerTokens
+    metric_positive: Tensor
+    metric_negative: Tensor
+
+    @classmethod
+    def prepare(cls, model: LanguageModel, pairs: PromptPairs, ablation: Ablation = "interchange") -> HeadPatching:
+        """Run both sides once.
+
+        Raises:
+            UserError: no answers, a pair whose prompts differ in length, or a model that does not do the task
+                (its metric is no higher on positives than on negatives).
+        """
+        answers = answer_tokens(model.tokenizer, pairs)
+        positive, negative = tokenize_sides(model, pairs)
+        require_aligned(positive, negative)
+        clean = run_clean(model, positive)
+        recorded, negative_logits = record_head_inputs(model, negative)
+        on_positive = task_metric(clean.logits, answers).double().cpu()
+        on_negative = task_metric(negative_logits, answers).double().cpu()
+        if float((on_positive - on_negative).mean()) <= 0:
+            raise UserError(
+                f"{model.name} does not do this task: its metric is {float(on_positive.mean()):.3f} on positives and "
+                f"{float(on_negative.mean()):.3f} on negatives, so there is no behaviour to look for."
+            )
+        sources = ablation_sources(recorded, negative.mask, ablation)
+        return cls(model, clean, sources, answers, on_positive, on_negative)
+
+    def losses(self, group: HeadGroup) -> Tensor:
+        """[N, heads of the group] float64: how much of the metric is lost where one of them is patched."""
+        values = [self.sources[group.layer][:, :, head] for head in group.heads]
+        logits = patch_heads(self.model, self.clean, group.layer, group.heads, values)
+        return (self.metric_positive - metric_by_run(logits, self.answers)).T
+
+
 def interchange_effects(
     model: LanguageModel,
     pairs: PromptPairs,
     *,
     seed: int = 0,
     ablation: Ablation = "interchange",
-    rows_per_pass: int = 320,
+    rows_per_pass: int = ROWS_PER_PASS,
+    record: PatchingRecord | None = None,
     progress: Progress | None = None,
 ) -> HeadEffects:
     """Patch every head alone, at all positions, and measure the task metric.
@@ -184,44 +259,44 @@ def interchange_effects(
         seed: of the bootstrap.
         ablation: what a patched head puts out.
         rows_per_pass: prompts times heads in one forward pass.
+        record: what an earlier run measured, which is not measured again; what is measured now is added.
         progress: called as ("patch", share done).
 
     Raises:
         UserError: no answers, a pair whose prompts differ in length, or a model that does not do the task
             (its metric is no higher on positives than on negatives).
     """
-    answers = answer_tokens(model.tokenizer, pairs)
-    n = len(pairs)
-    positive, negative = tokenize_sides(model, pairs)
-    require_aligned(positive, negative)
-    clean = run_clean(model, positive)
-    recorded, negative_logits = record_head_inputs(model, negative)
-    sources = ablation_sources(recorded, negative.mask, ablation)
-    on_positive = task_metric(clean.logits, answers).cpu()
-    on_negative = task_metric(negative_logits, answers).cpu()
-    if float((on_positive - on_negative).mean()) <= 0:
-        raise UserError(
-            f"{model.name} does not do this task: its metric is {float(on_positive.mean()):.3f} on positives and "
-            f"{float(on_negative.mean()):.3f} on negatives, so there is no behaviour to look for."
-        )
-    losses = torch.empty(n, model.n_layers, model.n_heads, dtype=torch.float64)
-    group = max(1, rows_per_pass // n)
-    for layer in range(model.n_layers):
-        for start in range(0, model.n_heads, group):
-            heads = list(range(start, min(start + group, model.n_heads)))
-            values = [sources[layer][:, :, head] for head in heads]
-            patched = metric_by_run(patch_heads(model, clean, layer, heads, values), answers)
-            losses[:, layer, heads] = (on_positive - patched).T
+    patching = HeadPatching.prepare(model, pairs, ablation)
+    record = PatchingRecord() if record is None else record
+    if record.metrics is None:
+        record.metrics = (patching.metric_positive, patching.metric_negative)
+    groups = head_groups(model.n_layers, model.n_heads, len(pairs), rows_per_pass)
+    for number, group in enumerate(groups):
+        if record.get(group.name, len(group.heads)) is None:
+            record.put(group.name, patching.losses(group))
         if progress is not None:
-            progress("patch", (layer + 1) / model.n_layers)
+            progress("patch", (number + 1) / len(groups))
+    return effects_of(record, groups, seed=seed)
+
+
+def effects_of(record: PatchingRecord, groups: Sequence[HeadGroup], *, seed: int) -> HeadEffects:
+    """The effects of all heads, from a record that has every group of head_groups."""
+    assert record.metrics is not None
+    on_positive, on_negative = record.metrics
+    n_layers, n_heads = groups[-1].layer + 1, groups[-1].heads[-1] + 1
+    losses = torch.empty(len(on_positive), n_layers, n_heads, dtype=torch.float64)
+    for group in groups:
+        measured = record.get(group.name, len(group.heads))
+        assert measured is not None
+        losses[:, group.layer, list(group.heads)] = measured
     drop = on_positive - on_negative
     low, high = bootstrap_ratio(losses, drop, generator=torch.Generator().manual_seed(seed))
     return HeadEffects(losses.mean(dim=0) / drop.mean(), low, high, on_positive, on_negative)
 
 
 def metric_by_run(logits: Tensor, answers: AnswerTokens) -> Tensor:
-    """[runs, N, V] logits -> [runs, N] metric."""
-    return task_metric(logits.flatten(0, 1), answers).reshape(logits.shape[:2]).cpu()
+    """[runs, N, V] logits -> [runs, N] metric, float64."""
+    return task_metric(logits.flatten(0, 1), answers).reshape(logits.shape[:2]).double().cpu()
 
 
 def require_aligned(positive: TokenBatch, negative: TokenBatch) -> None:
@@ -235,8 +310,23 @@ def require_aligned(positive: TokenBatch, negative: TokenBatch) -> None:
             )
 
 
+class Named(Protocol):
+    """What a circuit keeps of the model it was measured on."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+
+def circuit_name(ablation: Ablation) -> str:
+    """What a circuit that was measured in this way is called."""
+    return "measured" if ablation == "interchange" else f"measured-{ablation}"
+
+
 def measured_circuit(
-    model: LanguageModel,
+    model: Named,
     pairs: PromptPairs,
     effects: HeadEffects,
     *,
@@ -256,7 +346,7 @@ def measured_circuit(
     """
     members = torch.nonzero(effects.members(threshold))
     return Circuit(
-        name="measured" if ablation == "interchange" else f"measured-{ablation}",
+        name=circuit_name(ablation),
         model=model.name,
         task=pairs.task,
         heads=tuple((int(layer), int(head)) for layer, head in members),
@@ -270,6 +360,7 @@ def measured_circuit(
             "threshold": threshold,
             "interval": "95 % percentile bootstrap over prompts, 2000 resamples",
             "prompts": len(pairs),
+            "prompts_sha256": prompts_digest(pairs),
             "seed": seed,
             "metric": pairs.metric,
             "metric_positive": round(float(effects.metric_positive.mean()), 4),

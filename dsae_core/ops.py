@@ -1,27 +1,59 @@
 """The compiled operators, typed and documented.
 
 They are registered with torch as `torch.ops.dsae.*`, so torch picks the implementation by the tensors' device and
-`torch.compile` knows their shapes. `dsae_core.reference` has the same functions in plain torch.
+`torch.compile` knows their shapes. `dsae_core.reference` has the same functions in plain torch. Where the extension is
+not installed or does not load, `dsae_core.fallback` registers operators of the same names and results, in plain torch.
 
 Symbols: E examples, T token positions, H heads, d numbers a head output has, F features of a head's dictionary.
 """
 
 import importlib
+import logging
 
 import torch
 from torch import Tensor
 
+from dsae_core import fallback
 from dsae_core.codes import INACTIVE
 
-__all__ = ["INACTIVE", "discover_heads", "encode_codes", "pair_scores", "train_shared", "train_topk", "unique_scores"]
+__all__ = [
+    "INACTIVE",
+    "compiled",
+    "discover_heads",
+    "encode_codes",
+    "notice",
+    "pair_scores",
+    "runs_on",
+    "train_shared",
+    "train_topk",
+    "unique_scores",
+]
+
+compiled: bool
+"""Whether the compiled operators are at work; else plain torch is."""
+
+notice: str | None
+"""What to tell a user where they are not: one sentence. It is logged once, as a warning."""
 
 try:
     importlib.import_module("dsae_core._C")
 except ImportError as error:
-    raise ImportError(
-        f"dsae_core's compiled operators are missing or don't fit this Python or torch; run `make setup` to build them "
-        f"({error})."
-    ) from error
+    _plain_torch = fallback.register()
+    compiled = False
+    notice = (
+        "dsae_core's compiled operators are missing or don't fit this Python or torch, so plain torch computes the "
+        f"same more slowly; install a C++ compiler and dsae-core again to have them ({error})."
+    )
+    logging.getLogger("dsae_core").warning(notice)
+else:
+    compiled, notice = True, None
+
+
+def runs_on(device: torch.device) -> bool:
+    """Whether the operators run there: always on the CPU; on CUDA where nvcc built them or they are plain torch."""
+    if device.type == "cpu":
+        return True
+    return device.type == "cuda" and torch._C._dispatch_has_kernel_for_dispatch_key("dsae::encode_codes", "CUDA")
 
 
 def encode_codes(z: Tensor, dictionary: Tensor, bias: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -59,7 +91,7 @@ def unique_scores(codes: Tensor, values: Tensor, n_positive: int, n_features: in
         codes: [E, T, H] int32, as `encode_codes` gives them; any strides.
         values: [E, T, H] float32, the activations of those codes.
         n_positive: the first n_positive examples are the positives, 0..E.
-        n_features: F; every code is below it.
+        n_features: F, up to 2^24; every code is below it.
 
     Returns:
         counts: [H] int32, the number of distinct unique (position, code)s that a head has.
@@ -110,7 +142,7 @@ def pair_scores(codes: Tensor, n_positive: int, n_features: int) -> Tensor:
     Args:
         codes: [E, H] int32, one code for each example and head; any strides.
         n_positive: the first n_positive examples are the positives, 0..E.
-        n_features: F; every code is below it.
+        n_features: F, up to 2^24; every code is below it.
 
     Returns:
         [H, H] int32, symmetric; its diagonal counts each head's own unique codes. Memory beyond it: 4 * E * H
@@ -168,8 +200,9 @@ def train_shared(
     x_hat = a @ unit(decoder).T + offset; and the loss is the mean of (x_hat - x)² over all numbers, plus l1 times the
     mean over rows of the sum of a. Each epoch is one step of Adam (betas .9 and .999, epsilon 1e-8) on all rows. There
     is no randomness, the result does not depend on the number of threads, and two calls that follow each other give
-    what one call with the sum of their epochs gives, bit by bit. On the CPU an epoch costs less the fewer activations
-    are, or may be, positive. There is no CUDA implementation.
+    what one call with the sum of their epochs gives, bit by bit. An epoch costs less the fewer activations are
+    positive. On CUDA the call does not wait for the device, so it can be captured in a CUDA graph, and where x is not
+    finite it is the loss that says so.
 
     Args:
         x: [n, D] float32, rows to learn from; finite.
@@ -186,7 +219,7 @@ def train_shared(
         loss: [epochs], before each step.
 
     Raises:
-        RuntimeError: NaN or infinity in x, or a shape, type or setting not as above.
+        RuntimeError: NaN or infinity in x (not on CUDA), or a shape, type or setting not as above.
     """
     trained, loss = torch.ops.dsae.train_shared.default(x, state, n_features, step, epochs, l1, lr)
     return trained, loss
@@ -195,24 +228,35 @@ def train_shared(
 # What torch.compile needs to know of each operator: the shapes and types of its results.
 
 
+def _check(op: str, **tensors: tuple[Tensor | None, int]) -> None:
+    """Raise a RuntimeError, as the implementations do, unless each is a tensor of so many dimensions."""
+    for name, (tensor, n_dims) in tensors.items():
+        if tensor is None or tensor.ndim != n_dims:
+            found = "none" if tensor is None else f"one of shape {list(tensor.shape)}"
+            raise RuntimeError(f"{op}: {name} must be a tensor of {n_dims} dimensions, not {found}")
+
+
 def _fake_encode_codes(z: Tensor, dictionary: Tensor, bias: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    _check("encode_codes", z=(z, 4), dictionary=(dictionary, 3), bias=(bias, 2))
     return z.new_empty(z.shape[:3], dtype=torch.int32), z.new_empty(z.shape[:3], dtype=torch.float32)
 
 
 def _fake_discover_heads(
     z: Tensor, dictionary: Tensor, bias: Tensor, threshold: float, n_positive: int, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    heads = z.shape[2]
     codes, values = _fake_encode_codes(z, dictionary, bias, threshold)
+    heads = z.shape[2]
     return codes, values, codes.new_empty(heads), values.new_empty(heads)
 
 
 def _fake_unique_scores(codes: Tensor, values: Tensor, n_positive: int, n_features: int) -> tuple[Tensor, Tensor]:
+    _check("unique_scores", codes=(codes, 3), values=(values, 3))
     heads = codes.shape[2]
     return codes.new_empty(heads), values.new_empty(heads)
 
 
 def _fake_pair_scores(codes: Tensor, n_positive: int, n_features: int) -> Tensor:
+    _check("pair_scores", codes=(codes, 2))
     heads = codes.shape[1]
     return codes.new_empty(heads, heads)
 
@@ -220,6 +264,7 @@ def _fake_pair_scores(codes: Tensor, n_positive: int, n_features: int) -> Tensor
 def _fake_train_topk(
     x: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, k: int, epochs: int, lr: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _check("train_topk", x=(x, 3), encoder=(encoder, 3), decoder=(decoder, 3), bias=(bias, 2))
     return (
         encoder.new_empty(encoder.shape),
         encoder.new_empty(encoder.shape),
@@ -231,6 +276,7 @@ def _fake_train_topk(
 def _fake_train_shared(
     x: Tensor, state: Tensor, n_features: int, step: int, epochs: int, l1: float, lr: float
 ) -> tuple[Tensor, Tensor]:
+    _check("train_shared", x=(x, 2), state=(state, 2))
     return state.new_empty(state.shape), x.new_empty(epochs)
 
 

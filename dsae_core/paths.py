@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dsae_core.circuits import Circuit, Edge, Head
 from dsae_core.interventions import (
+    ROWS_PER_PASS,
     CleanRun,
     metric_by_run,
     patch_heads,
@@ -25,9 +27,65 @@ from dsae_core.interventions import (
 )
 from dsae_core.metrics import bootstrap_ratio
 from dsae_core.models import LanguageModel, edit_head_outputs, last_logits, resume_at
+from dsae_core.patching_record import PatchingRecord
 from dsae_core.prompts import PromptPairs
 from dsae_core.stages import Progress
 from dsae_core.tasks import answer_tokens, task_metric
+
+
+class PathGroup(NamedTuple):
+    """Direct paths from several heads to one later head, patched in one forward pass, each in a run of its own."""
+
+    receiver: Head
+    senders: tuple[Head, ...]
+
+    @property
+    def name(self) -> str:
+        """What its losses are kept under."""
+        senders = " ".join(f"{layer}.{head}" for layer, head in self.senders)
+        return f"receiver {self.receiver[0]}.{self.receiver[1]}, senders {senders}"
+
+
+def path_groups(heads: Sequence[Head], n_prompts: int, rows_per_pass: int = ROWS_PER_PASS) -> list[PathGroup]:
+    """Every path from one of these heads to one in a later layer, in the forward passes that patch them."""
+    size = max(1, rows_per_pass // n_prompts)
+    groups: list[PathGroup] = []
+    for receiver in heads:
+        senders = [sender for sender in heads if sender[0] < receiver[0]]
+        chunks = (tuple(senders[start : start + size]) for start in range(0, len(senders), size))
+        groups += [PathGroup(receiver, chunk) for chunk in chunks]
+    return groups
+
+
+class PathPatching:
+    """What is computed once before paths are patched, and once for each sender."""
+
+    def __init__(self, model: LanguageModel, pairs: PromptPairs) -> None:
+        """Run both sides once.
+
+        Raises:
+            UserError: no answers, or a pair whose prompts differ in length.
+        """
+        positive, negative = tokenize_sides(model, pairs)
+        require_aligned(positive, negative)
+        self._model = model
+        self._answers = answer_tokens(model.tokenizer, pairs)
+        self._clean = run_clean(model, positive)
+        self._own, _ = record_head_inputs(model, positive)
+        self._sources, negative_logits = record_head_inputs(model, negative)
+        self._received: dict[Head, dict[int, Tensor]] = {}
+        self.metric_positive = task_metric(self._clean.logits, self._answers).double().cpu()
+        self.metric_negative = task_metric(negative_logits, self._answers).double().cpu()
+
+    def losses(self, group: PathGroup) -> Tensor:
+        """[N, senders of the group] float64: how much of the metric is lost where one of the paths is patched."""
+        layer, head = group.receiver
+        for sender in group.senders:
+            if sender not in self._received:
+                self._received[sender] = _received(self._model, self._clean, self._own, self._sources, sender)
+        values = [self._received[sender][layer][:, :, head] for sender in group.senders]
+        logits = patch_heads(self._model, self._clean, layer, [head] * len(values), values)
+        return (self.metric_positive - metric_by_run(logits, self._answers)).T
 
 
 def path_effects(
@@ -36,7 +94,8 @@ def path_effects(
     heads: Sequence[Head],
     *,
     seed: int = 0,
-    rows_per_pass: int = 320,
+    rows_per_pass: int = ROWS_PER_PASS,
+    record: PatchingRecord | None = None,
     progress: Progress | None = None,
 ) -> list[Edge]:
     """The effect of every direct path between two of these heads, sender in an earlier layer than receiver.
@@ -47,38 +106,39 @@ def path_effects(
         heads: the heads whose paths are wanted.
         seed: of the bootstrap.
         rows_per_pass: prompts times paths in one forward pass.
+        record: what an earlier run measured, which is not measured again; what is measured now is added.
         progress: called as ("paths", share done).
 
     Returns:
         One edge a pair, strongest first.
     """
-    positive, negative = tokenize_sides(model, pairs)
-    require_aligned(positive, negative)
-    answers = answer_tokens(model.tokenizer, pairs)
-    clean = run_clean(model, positive)
-    own, _ = record_head_inputs(model, positive)
-    sources, negative_logits = record_head_inputs(model, negative)
-    on_positive = task_metric(clean.logits, answers).cpu()
-    drop = on_positive - task_metric(negative_logits, answers).cpu()
-    received = {sender: _received(model, clean, own, sources, sender) for sender in heads}
-    edges: list[Edge] = []
-    group = max(1, rows_per_pass // len(pairs))
-    for number, receiver in enumerate(heads):
-        layer, head = receiver
-        senders = [sender for sender in heads if sender[0] < layer]
-        for start in range(0, len(senders), group):
-            chunk = senders[start : start + group]
-            values = [received[sender][layer][:, :, head] for sender in chunk]
-            logits = patch_heads(model, clean, layer, [head] * len(chunk), values)
-            losses = on_positive - metric_by_run(logits, answers)
-            low, high = bootstrap_ratio(losses.T, drop, generator=torch.Generator().manual_seed(seed))
-            effects = losses.mean(dim=1) / drop.mean()
-            edges += [
-                Edge(sender, receiver, *(round(float(v), 5) for v in numbers))
-                for sender, *numbers in zip(chunk, effects, low, high, strict=True)
-            ]
+    patching = PathPatching(model, pairs)
+    record = PatchingRecord() if record is None else record
+    if record.metrics is None:
+        record.metrics = (patching.metric_positive, patching.metric_negative)
+    groups = path_groups(heads, len(pairs), rows_per_pass)
+    for number, group in enumerate(groups):
+        if record.get(group.name, len(group.senders)) is None:
+            record.put(group.name, patching.losses(group))
         if progress is not None:
-            progress("paths", (number + 1) / len(heads))
+            progress("paths", (number + 1) / len(groups))
+    return edges_of(record, groups, seed=seed)
+
+
+def edges_of(record: PatchingRecord, groups: Sequence[PathGroup], *, seed: int) -> list[Edge]:
+    """One edge a path, strongest first, from a record that has every one of the groups."""
+    assert record.metrics is not None
+    drop = record.metrics[0] - record.metrics[1]
+    edges: list[Edge] = []
+    for group in groups:
+        losses = record.get(group.name, len(group.senders))
+        assert losses is not None
+        low, high = bootstrap_ratio(losses, drop, generator=torch.Generator().manual_seed(seed))
+        effects = losses.mean(dim=0) / drop.mean()
+        edges += [
+            Edge(sender, group.receiver, *(round(float(v), 5) for v in numbers))
+            for sender, *numbers in zip(group.senders, effects, low, high, strict=True)
+        ]
     return sorted(edges, key=lambda edge: -abs(edge.effect))
 
 

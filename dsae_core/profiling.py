@@ -206,6 +206,7 @@ def profile_discovery(
             **found.settings,
             "model": model.name,
             "model_digest": model.digest,
+            "device": model.device.type,
             "task": pairs.task,
             "examples": len(pairs),
             "repeats": repeats,
@@ -222,6 +223,7 @@ def profile_discovery(
     if trace is not None:
         report("trace", 0.0)
         write_trace(run, trace)
+        report("trace", 1.0)
     return profile
 
 
@@ -451,6 +453,7 @@ def measure_scaling(
     examples: Sequence[int] = (20, 40, 80, 160),
     pair_heads: Sequence[int] = (512, 1024, 2048, 4096),
     repeats: int = 3,
+    device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> tuple[Scaling, ...]:
     """Positional discovery against heads and against examples, and pair_scores against heads.
@@ -464,13 +467,14 @@ def measure_scaling(
         examples: numbers of examples, positives and negatives together.
         pair_heads: numbers of heads for pair_scores.
         repeats: runs a point, of which the fastest counts.
+        device: where the head outputs and codes are.
         progress: called with "scaling" and the share of points done.
     """
-    report = progress if progress is not None else _silent
+    report, place = progress if progress is not None else _silent, torch.device(device)
     series: list[tuple[str, str, int, Sequence[int], Callable[[int], Callable[[], object]]]] = [
-        ("positional discovery", "heads", 1, heads, lambda n: _synthetic_discovery(n, 20)),
-        ("positional discovery", "examples", 1, examples, lambda n: _synthetic_discovery(128, n)),
-        ("pair_scores", "heads", 2, pair_heads, lambda n: _synthetic_pairs(n, 20)),
+        ("positional discovery", "heads", 1, heads, lambda n: _synthetic_discovery(n, 20, place)),
+        ("positional discovery", "examples", 1, examples, lambda n: _synthetic_discovery(128, n, place)),
+        ("pair_scores", "heads", 2, pair_heads, lambda n: _synthetic_pairs(n, 20, place)),
     ]
     total, done = sum(len(values) for _, _, _, values, _ in series), 0
     found = []
@@ -480,7 +484,7 @@ def measure_scaling(
             report("scaling", done / total)
             run = make(value)
             run()
-            points.append((value, min(timed(run, torch.device("cpu")) for _ in range(repeats))))
+            points.append((value, min(timed(run, place) for _ in range(repeats))))
             done += 1
         found.append(Scaling(name, quantity, tuple(points), fitted_exponent(points), expected))
     report("scaling", 1.0)
@@ -494,16 +498,17 @@ def fitted_exponent(points: Sequence[tuple[int, float]]) -> float:
     return float((x * y).sum() / (x * x).sum())
 
 
-def _synthetic_discovery(n_heads: int, n_examples: int) -> Callable[[], object]:
+def _synthetic_discovery(n_heads: int, n_examples: int, device: torch.device) -> Callable[[], object]:
     g = torch.Generator().manual_seed(0)
-    z = torch.randn(n_examples, 16, 1, n_heads, 64, generator=g)
-    w_o = torch.randn(1, n_heads, 64, 576, generator=g) / 24
+    z = torch.randn(n_examples, 16, 1, n_heads, 64, generator=g).to(device)
+    w_o = (torch.randn(1, n_heads, 64, 576, generator=g) / 24).to(device)
     half = n_examples // 2
     return lambda: discover_from_activations(z[:half], z[half:], w_o)
 
 
-def _synthetic_pairs(n_heads: int, n_examples: int) -> Callable[[], object]:
-    codes = torch.randint(-1, 64, (n_examples, n_heads), dtype=torch.int32, generator=torch.Generator().manual_seed(0))
+def _synthetic_pairs(n_heads: int, n_examples: int, device: torch.device) -> Callable[[], object]:
+    g = torch.Generator().manual_seed(0)
+    codes = torch.randint(-1, 64, (n_examples, n_heads), dtype=torch.int32, generator=g).to(device)
     return lambda: ops.pair_scores(codes, n_examples // 2, 64)
 
 

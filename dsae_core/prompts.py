@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dsae_core import documents
 from dsae_core.errors import UserError
 
 Metric = Literal["logit_difference", "probability_difference"]
@@ -45,9 +46,16 @@ class PromptPairs:
             for row, prompt in enumerate(column, start=1):
                 if not isinstance(prompt, str) or not prompt.strip():
                     raise UserError(f"Row {row}, column {name}: the prompt is empty.")
+                if not documents.is_unicode(prompt):
+                    raise UserError(f"Row {row}, column {name}: the prompt is no Unicode text; write it anew.")
         for name, answers in (("answer", self.answer), ("distractor", self.distractor)):
             if answers and len(answers) != len(self.positive):
                 raise UserError(f"Column {name} has {len(answers)} rows for {len(self.positive)} prompt pairs.")
+            for row, texts in enumerate(answers, start=1):
+                if isinstance(texts, str) or not texts:
+                    raise UserError(f"Row {row}, column {name}: give a tuple of one text or more.")
+                if not all(isinstance(text, str) and documents.is_unicode(text) for text in texts):
+                    raise UserError(f"Row {row}, column {name}: the cell is no Unicode text; write it anew.")
         if bool(self.answer) != bool(self.distractor):
             raise UserError("Give both columns answer and distractor, or neither.")
 
@@ -81,16 +89,21 @@ class PromptPairs:
     def from_dict(cls, data: Mapping[str, Any]) -> PromptPairs:
         """Build prompt pairs from their JSON form; UserError where they are malformed."""
         try:
-            metric = data["metric"]
+            metric = documents.field(data, "metric")
             if metric not in ("logit_difference", "probability_difference"):
-                raise ValueError(f"unknown metric {metric!r}")
+                raise ValueError("its metric is not known")
             return cls(
-                positive=tuple(data["positive"]),
-                negative=tuple(data["negative"]),
-                answer=tuple(tuple(map(str, a)) for a in data["answer"]),
-                distractor=tuple(tuple(map(str, d)) for d in data["distractor"]),
-                task=str(data["task"]),
+                positive=documents.texts(documents.field(data, "positive"), "positive"),
+                negative=documents.texts(documents.field(data, "negative"), "negative"),
+                answer=tuple(
+                    documents.texts(a, "answer") for a in documents.items(documents.field(data, "answer"), "answer")
+                ),
+                distractor=tuple(
+                    documents.texts(d, "distractor")
+                    for d in documents.items(documents.field(data, "distractor"), "distractor")
+                ),
+                task=documents.text(documents.field(data, "task"), "task"),
                 metric=metric,
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"The prompt pairs are malformed: {type(error).__name__} at {error}.") from error
+        except ValueError as error:
+            raise UserError(f"The prompt pairs are malformed: {error}.") from error

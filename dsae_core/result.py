@@ -13,8 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dsae_core import documents
 from dsae_core.circuits import Circuit, Head
-from dsae_core.codes import unique_codes
+from dsae_core.codes import INACTIVE, unique_codes
 from dsae_core.errors import UserError
 from dsae_core.files import read_text, write_atomic
 from dsae_core.metrics import Evaluation, evaluate
@@ -206,23 +207,26 @@ class Discovery:
         if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
             raise UserError(f"This is not a saved discovery of schema {SCHEMA}.")
         try:
-            prompts, edges = data["prompts"], data.get("edge_scores")
+            prompts, edges = documents.field(data, "prompts"), data.get("edge_scores")
             found = cls(
-                node_scores=torch.tensor(data["node_scores"], dtype=torch.float32),
-                pair_scores=torch.tensor(data["pair_scores"], dtype=torch.float32),
-                codes=torch.tensor(data["codes"], dtype=torch.int32),
-                activations=torch.tensor(data["activations"], dtype=torch.float32),
-                n_positive=int(data["n_positive"]),
-                tokens=tuple(tuple(map(str, row)) for row in data["tokens"]),
-                settings=dict(data["settings"]),
-                timings={str(k): float(v) for k, v in data["timings"].items()},
-                provenance=dict(data["provenance"]),
+                node_scores=_numbers(data, "node_scores", 2),
+                pair_scores=_numbers(data, "pair_scores", 2),
+                codes=documents.tensor(documents.field(data, "codes"), "codes", 3, whole=True),
+                activations=_numbers(data, "activations", 3),
+                n_positive=documents.whole(documents.field(data, "n_positive"), "n_positive"),
+                tokens=tuple(documents.texts(row, "a row of tokens") for row in _list(data, "tokens")),
+                settings=documents.plain(documents.field(data, "settings"), "settings"),
+                timings={
+                    name: documents.number(seconds, f"the time of {name}")
+                    for name, seconds in documents.members(documents.field(data, "timings"), "timings").items()
+                },
+                provenance=documents.plain(documents.field(data, "provenance"), "provenance"),
                 prompts=PromptPairs.from_dict(prompts) if prompts is not None else None,
-                warnings=tuple(map(str, data["warnings"])),
-                edge_scores=None if edges is None else torch.tensor(edges, dtype=torch.float32),
+                warnings=documents.texts(documents.field(data, "warnings"), "warnings"),
+                edge_scores=None if edges is None else documents.tensor(edges, "edge_scores", 2),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise UserError(f"The saved discovery is malformed: {type(error).__name__} at {error}.") from error
+        except ValueError as error:
+            raise UserError(f"The saved discovery is malformed: {error}.") from error
         found._check()
         return found
 
@@ -240,13 +244,20 @@ class Discovery:
         )
         if not fits:
             raise UserError("The saved discovery is malformed: its shapes do not fit together.")
-        for scores in (self.node_scores, self.pair_scores, self.activations, self.edge_scores):
-            if scores is not None and not bool(torch.isfinite(scores).all()):
-                raise UserError("The saved discovery is malformed: it has values that are not finite.")
+        if not bool((self.codes >= INACTIVE).all()):
+            raise UserError(f"The saved discovery is malformed: it has codes below {INACTIVE}.")
 
     def save(self, path: str | Path) -> Path:
         """Write the discovery as JSON, atomically; read it back with read_discovery."""
         return write_atomic(path, json.dumps(self.to_dict(), separators=(",", ":")) + "\n")
+
+
+def _numbers(data: Mapping[str, Any], name: str, n_dims: int) -> Tensor:
+    return documents.tensor(documents.field(data, name), name, n_dims)
+
+
+def _list(data: Mapping[str, Any], name: str) -> list[Any]:
+    return documents.items(documents.field(data, name), name)
 
 
 def _rounded(values: Tensor) -> list[Any]:
@@ -263,6 +274,7 @@ def read_discovery(path: str | Path) -> Discovery:
         UserError: the file cannot be read or is not a discovery.
     """
     try:
-        return Discovery.from_dict(json.loads(read_text(path, "the saved discovery")))
-    except (json.JSONDecodeError, RecursionError) as error:
+        data = documents.parse_json(read_text(path, "the saved discovery"))
+    except ValueError as error:
         raise UserError(f"{path} is not a saved discovery: it is not valid JSON.") from error
+    return Discovery.from_dict(data)

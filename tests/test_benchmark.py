@@ -57,6 +57,7 @@ def test_rows_hold_what_the_scores_give(tiny_model: LanguageModel, solved_pairs:
     assert row.seconds > 0
     assert row.cpu_seconds is not None
     assert row.cpu_seconds >= 0
+    assert (row.engine, row.threads) == ("local", torch.get_num_threads())
     assert done.to_dict()["scores"]["tiny/toy/random/3"] == scores.flatten().tolist()
     stable = {s["method"]: s["rank_correlation"] for s in done.stability()}
     assert stable["paired"] == pytest.approx(1)  # the same prompts in both draws
@@ -219,7 +220,8 @@ def test_files_read_back_and_those_of_an_earlier_version_too(tiny_model: Languag
     assert list(document) == ["schema", "settings", "rows", "unsolved", "stability", "scores"]
 
     for row in document["rows"]:
-        del row["cpu_seconds"]
+        for name in ("cpu_seconds", "engine", "threads"):
+            del row[name]
     for name in ("models", "device", "method_settings"):
         del document["settings"][name]
     del document["settings"]["truths"]["toy"]["members"]
@@ -249,7 +251,7 @@ def test_malformed_files_are_refused(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         (json.dumps({"schema": 2}), "schema 1"),
         (json.dumps({**whole, "settings": {**settings, "examples": 1, "models": [{}]}}), "malformed"),
-        (json.dumps({**whole, "rows": [{**row, "auc": "high"}]}), "malformed: ValueError"),
+        (json.dumps({**whole, "rows": [{**row, "auc": "high"}]}), "malformed: auc is no finite number"),
         (json.dumps({**whole, "rows": [row]}), "do not name the row m/t/norm/0"),
         (json.dumps({**whole, "settings": named, "rows": [row]}), "no scores for m/t/norm/0"),
     ):
@@ -258,6 +260,19 @@ def test_malformed_files_are_refused(tmp_path: Path) -> None:
             read_benchmark(path)
     path.write_text(json.dumps({**whole, "settings": named, "rows": [row], "scores": {"m/t/norm/0": [1.0]}}))
     assert read_benchmark(path).rows[0].auc == 1.0
+    row["threads"] = 2
+    path.write_text(json.dumps({**whole, "settings": named, "rows": [row], "scores": {"m/t/norm/0": [1.0]}}))
+    with pytest.raises(UserError, match="m/t/norm/0 ran with 2 threads and its settings say 1"):
+        read_benchmark(path)
+
+
+def test_a_table_says_which_engine_ran_its_rows() -> None:
+    rows = [BenchmarkRow("m", "t", "norm", d, 1, 1, 1, 1, 1, 1, engine=e) for d, e in enumerate((None, "local", "ray"))]
+    said = Benchmark(tuple(rows), (), {"threads": 1}, {}).measured_by()
+    assert said == "2 by the engine local, 1 by the engine ray, each with 1 thread"
+    assert (
+        Benchmark(tuple(rows[2:]), (), {"threads": 4}, {}).measured_by() == "1 by the engine ray, each with 4 threads"
+    )
 
 
 def test_stability_worked_out_by_hand() -> None:

@@ -64,8 +64,9 @@ def test_halves_have_no_prompt_in_common(script: ModuleType) -> None:
     assert second.negative[0] == "not e"
     assert second.answer[0] == (" e",)
     assert first.task == "toy"
-    with pytest.raises(UserError, match="--prompts 4"):
+    with pytest.raises(UserError, match="Only 8 of the 10"):
         script.halves(pairs, 5)
+    assert script.distinct(pairs, 3, {"a", "not c"}).positive == ("b", "d", "e")
     crossed = PromptPairs(("a", "b"), ("b", "c"))  # one's negative is the other's positive
     with pytest.raises(UserError, match="Only 1"):
         script.halves(crossed, 1)

@@ -16,6 +16,8 @@ from typing import Any
 import cpusim
 import pytest
 import torch
+from test_ops_train_shared import rows
+from test_ops_train_shared import start as shared_start
 from torch import Tensor
 from torch.utils.cpp_extension import include_paths, library_paths
 
@@ -23,7 +25,7 @@ from dsae_core import ops
 
 pytestmark = pytest.mark.skipif(not cpusim.SOURCES.exists(), reason="installed without its sources")
 
-OPERATORS = ["encode_codes", "unique_scores", "discover_heads", "pair_scores", "train_topk"]
+OPERATORS = ["encode_codes", "unique_scores", "discover_heads", "pair_scores", "train_topk", "train_shared"]
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +161,44 @@ def test_train_topk_refuses_numbers_that_are_not_finite(simulated: Any) -> None:
 def test_no_epochs(simulated: Any) -> None:
     start = start_values(2, 5, 6, 4)
     assert_equal(simulated.train_topk(*start, 2, 0, 0.01), ops.train_topk(*start, 2, 0, 0.01))
+    x, state = rows(9, 6), shared_start(6, 4)
+    assert_equal(simulated.train_shared(x, state, 4, 2, 0, 0.1, 0.01), (state, torch.empty(0)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (70, 10, 12), (300, 66, 20)], ids=str)
+def test_train_shared(simulated: Any, shape: tuple[int, int, int]) -> None:
+    """Any layout of x and state, which stay as they are; x that begins anywhere; the same numbers every time."""
+    n, D, F = shape
+    x, state = rows(n, D), shared_start(D, F)
+    expected = ops.train_shared(x, state, F, 3, 3, 0.02, 1e-3)
+    odd = torch.empty(n * D + 1)[1:].view(n, D).copy_(x)
+    results = [
+        simulated.train_shared(x, state, F, 3, 3, 0.02, 1e-3),
+        simulated.train_shared(odd, state, F, 3, 3, 0.02, 1e-3),
+        simulated.train_shared(x.T.contiguous().T, state.T.contiguous().T, F, 3, 3, 0.02, 1e-3),
+    ]
+    assert torch.equal(state, shared_start(D, F))
+    for result in results:
+        for ours, theirs, first in zip(result, expected, results[0], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+            assert torch.equal(ours, first)
+
+
+def test_train_shared_refuses_what_the_cpu_operator_refuses(simulated: Any) -> None:
+    x, state = rows(9, 6), shared_start(6, 4)
+    for arguments in [
+        (x[:0], state, 4, 0, 3, 0.1, 0.1),
+        (x, state, 5, 0, 3, 0.1, 0.1),
+        (x.double(), state, 4, 0, 3, 0.1, 0.1),
+        (x, state, 4, -1, 3, 0.1, 0.1),
+        (x, state, 4, 0, 3, 0.1, float("nan")),
+    ]:
+        with pytest.raises(RuntimeError) as theirs:
+            ops.train_shared(*arguments)
+        with pytest.raises(RuntimeError, match="train_shared: ") as ours:
+            simulated.train_shared(*arguments)
+        said = [str(error.value).splitlines()[0].partition("train_shared: ")[2] for error in (ours, theirs)]
+        assert said[0] == said[1]
 
 
 def test_a_device_that_refuses_is_an_error(simulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -549,7 +549,7 @@ class Hub:
         self.target = target
         self.asked: list[str] = []
 
-    def download(self, name: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+    def download(self, name: str, *, allow_patterns: list[str], ignore_patterns: list[str], **_: Any) -> str:
         self.asked.append(name)
         if name not in self.repositories:
             raise hub_errors.LocalEntryNotFoundError("not\nhere")
@@ -574,6 +574,7 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     names = {"NeelNanda/Attn_Only_4L512W_C4_Code": folder, "some/tokenizer": tokenizer}
     hub = Hub(names, tmp_path / "hub")
     monkeypatch.setattr("huggingface_hub.snapshot_download", hub.download)
+    monkeypatch.setattr("dsae_core.models.hub._hub_answers", lambda name: True)
     return hub
 
 

@@ -200,7 +200,7 @@ def large_tokenizer(folder: Path) -> None:
         (infinite, r"not numbers .* in model\.norm"),
         (missing_weight, r"lacks the weights model\.layers\.1\.mlp\.up_proj"),
         (wrong_shape, "cannot be loaded"),
-        (unknown_kind, "cannot be loaded"),
+        (unknown_kind, "brings code of its own, which is not run"),
         (quantised, "has quantised weights"),
         (broken_config, "cannot be loaded"),
         (broken_tokenizer, "cannot be loaded"),
@@ -258,6 +258,7 @@ def test_hub_errors(error: type[Exception], message: str, monkeypatch: pytest.Mo
         raise error.__new__(error)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    monkeypatch.setattr("dsae_core.models.hub._hub_answers", lambda name: True)
     with pytest.raises(UserError, match=message):
         load_model("some/model")
 
@@ -275,6 +276,7 @@ def test_a_hub_model_is_its_snapshot(folder: Path, monkeypatch: pytest.MonkeyPat
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("dsae_core.models.hub._hub_answers", lambda name: True)
     assert load_model("some/model").name == "some/model"
     assert asked["name"] == "some/model"
     assert not any("bin" in pattern or "py" in pattern for pattern in asked["allow_patterns"])

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_ops_train_shared import relative
+from test_ops_train_shared import rows as shared_rows
+from test_ops_train_shared import start as shared_start
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from dsae_core import _native, ops, reference
+from dsae_core.discovery import discover_from_activations
 
 on_cuda = [
     pytest.mark.cuda,
@@ -228,6 +232,84 @@ def test_train_topk_refuses_numbers_that_are_not_finite() -> None:
         ops.train_topk(*start, 2, 3, 0.01)
 
 
+SHARED_SHAPES = [(1, 1, 1), (65, 7, 9), (130, 70, 41), (2700, 576, 200), (600, 1024, 33)]
+
+
+@cuda_only
+@pytest.mark.parametrize("epochs", [0, 1, 4])
+@pytest.mark.parametrize("shape", SHARED_SHAPES, ids=str)
+def test_train_shared_as_close_to_float64_as_its_twin(shape: tuple[int, int, int], epochs: int) -> None:
+    n, D, F = shape
+    x, state = shared_rows(n, D), shared_start(D, F)
+    truth = reference.train_shared(x.double(), state.double(), F, 7, epochs, 0.02, 1e-3)
+    twin = reference.train_shared(x, state, F, 7, epochs, 0.02, 1e-3)
+    trained = ops.train_shared(*to_cuda(x, state), F, 7, epochs, 0.02, 1e-3)
+    for name, ours, theirs, exact in zip(("state", "loss"), trained, twin, truth, strict=True):
+        assert relative(ours.cpu(), exact) <= 3 * relative(theirs, exact) + 1e-6, name
+
+
+@cuda_only
+@pytest.mark.parametrize("shape", SHARED_SHAPES, ids=str)
+def test_train_shared_gradients_are_autograds(shape: tuple[int, int, int]) -> None:
+    """From moments of zero, Adam's mean after one step is a tenth of the gradient."""
+    n, D, F = shape
+    x, state = shared_rows(n, D), shared_start(D, F)
+    state[1:] = 0
+    exact = reference.train_shared(x.double(), state.double(), F, 0, 1, 0.3, 1e-3)[0][1]
+    twin = reference.train_shared(x, state, F, 0, 1, 0.3, 1e-3)[0][1]
+    ours = ops.train_shared(*to_cuda(x, state), F, 0, 1, 0.3, 1e-3)[0][1].cpu()
+    parts = [reference.shared_parameters(gradient, F, D) for gradient in (ours, twin, exact)]
+    for name, *gradients in zip(("encoder", "bias", "decoder", "offset"), *parts, strict=True):
+        mine, theirs, truth = gradients
+        assert (mine - truth).norm() <= 3 * (theirs - truth).norm() + 2e-6 * truth.norm() + 1e-8, name
+
+
+@cuda_only
+def test_train_shared_loss_over_many_epochs_and_the_same_numbers_every_time() -> None:
+    x, state = shared_rows(300, 48), shared_start(48, 40)
+    state[1:] = 0
+    first = ops.train_shared(*to_cuda(x, state), 40, 0, 400, 0.2, 5e-3)
+    second = ops.train_shared(*to_cuda(x, state), 40, 0, 400, 0.2, 5e-3)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    torch.testing.assert_close(first[1].cpu(), ops.train_shared(x, state, 40, 0, 400, 0.2, 5e-3)[1], rtol=0.01, atol=0)
+
+
+@cuda_only
+def test_train_shared_in_a_graph() -> None:
+    x, state = to_cuda(shared_rows(130, 70), shared_start(70, 41))
+    expected = ops.train_shared(x, state, 41, 0, 5, 0.02, 1e-3)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        trained = ops.train_shared(x, state, 41, 0, 5, 0.02, 1e-3)
+    for _ in range(2):
+        graph.replay()
+        assert all(torch.equal(a, b) for a, b in zip(trained, expected, strict=True))
+
+
+@cuda_only
+def test_train_shared_of_numbers_that_are_not_finite() -> None:
+    x, state = shared_rows(40, 10), shared_start(10, 6)
+    x[31, 4] = float("nan")
+    assert not torch.isfinite(ops.train_shared(*to_cuda(x, state), 6, 0, 1, 0.02, 1e-3)[1]).any()
+
+
+@cuda_only
+@pytest.mark.parametrize("method", ["positional", "paper"])
+@pytest.mark.parametrize("n_negative", [10, 7])
+def test_a_discovery_is_the_cpus(method: str, n_negative: int) -> None:
+    g = generator()
+    z = torch.randn(10 + n_negative, 12, 3, 8, 64, generator=g)
+    z[:10, 5, 1, 3] += 3 * torch.randn(64, generator=g)
+    w_o = torch.randn(3, 8, 64, 128, generator=g) / 11
+    here = discover_from_activations(z[:10], z[10:], w_o, method=method, epochs=20)
+    there = discover_from_activations(*to_cuda(z[:10], z[10:], w_o), method=method, epochs=20)
+    assert there.node_scores.device.type == there.codes.device.type == "cpu"
+    # Training follows rounding, so a few rows near the border of two codes may change sides.
+    assert (there.codes == here.codes).float().mean() > 0.98
+    scores = torch.stack([there.node_scores.flatten(), here.node_scores.flatten()])
+    assert torch.corrcoef(scores)[0, 1] > 0.98
+
+
 @cuda_only
 def test_operators_use_the_current_stream() -> None:
     """Work queued before an operator on a stream of its own is done when the operator's kernel starts."""
@@ -260,6 +342,8 @@ def test_opcheck() -> None:
     torch.library.opcheck(torch.ops.dsae.discover_heads.default, (z, dictionary, bias, 0.5, 1, None))
     torch.library.opcheck(torch.ops.dsae.pair_scores.default, (random_codes(8, 1, 5, 4)[:, 0].cuda(), 3, 4))
     torch.library.opcheck(torch.ops.dsae.train_topk.default, (*to_cuda(*start_values(2, 5, 6, 4)), 2, 3, 0.01))
+    shared = *to_cuda(shared_rows(9, 6), shared_start(6, 4)), 4, 0, 3, 0.02, 1e-3
+    torch.library.opcheck(torch.ops.dsae.train_shared.default, shared)
 
 
 @cuda_only
@@ -268,7 +352,7 @@ def test_kernels_fit_the_device() -> None:
     assert limits["processors"] == torch.cuda.get_device_properties(0).multi_processor_count
     kernels = _native.kernel_attributes()
     assert {kernel["name"].split(",")[0] for kernel in kernels} == {
-        "encode_codes", "unique_scores", "discover_heads", "pair_scores", "train_topk"
+        "encode_codes", "unique_scores", "discover_heads", "pair_scores", "train_topk", "train_shared"
     }  # fmt: skip
     for kernel in kernels:
         assert 0 < kernel["registers"] <= 255
@@ -296,7 +380,9 @@ except RuntimeError as error:
 
 
 @pytest.mark.skipif(_native.build_info()["cuda_version"] is None, reason="built without nvcc")
-@pytest.mark.parametrize("operator", ["encode_codes", "unique_scores", "discover_heads", "pair_scores", "train_topk"])
+@pytest.mark.parametrize(
+    "operator", ["encode_codes", "unique_scores", "discover_heads", "pair_scores", "train_topk", "train_shared"]
+)
 def test_every_operator_has_a_cuda_implementation(operator: str) -> None:
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"dsae::{operator}", "CUDA")
 
@@ -317,10 +403,12 @@ class TestGpuCheck:
         result = run_without_device(str(GPU_CHECK), "--rehearse", "--json", str(path))
         assert result.returncode == 0, result.stdout + result.stderr
         report = json.loads(path.read_text())
-        operators = {"encode_codes", "discover_heads", "unique_scores", "pair_scores", "train_topk"}
+        operators = {"encode_codes", "discover_heads", "unique_scores", "pair_scores", "train_topk", "train_shared"}
         assert {row["operator"] for row in report["rows"]} == operators
         assert all(row["ms"] > 0 and row["share_of_copy_bandwidth"] > 0 for row in report["rows"])
         assert all(row["same"] == row["codes"] for row in report["codes"])
+        assert [row["method"] for row in report["discoveries"]] == ["paper", "positional"]
+        assert all(row["ms"] > 0 and row["stages_ms"] for row in report["discoveries"])
         assert report["everything_agreed"]
 
     def test_small_cases(self) -> None:

@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from dsae_core import _native, ops
+
 FILES = ["test_ops_encode.py", "test_ops_train.py", "test_ops_train_shared.py"]
+
+
+def test_the_build_names_the_instruction_set() -> None:
+    if not ops.compiled:
+        assert _native.build_info()["isa"] == "none"
+        return
+    assert _native.build_info()["isa"] in ("avx512", "avx2", "baseline")
+    command = [sys.executable, "-c", "from dsae_core import _native; print(_native.build_info()['isa'])"]
+    environment = {**os.environ, "DSAE_CPU_ISA": "baseline"}
+    assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.split() == ["baseline"]
 
 
 @pytest.mark.parametrize("isa", ["avx2", "baseline"])

@@ -82,7 +82,7 @@ def test_errors() -> None:
         ((codes.long(), 2, 6), "codes must be int32, not Long"),
         ((codes, 6, 6), r"n_positive must be between 0 and the number of examples \(5\), not 6"),
         ((codes, -1, 6), "n_positive must be between 0"),
-        ((codes, 2, 0), "n_features must be between 1 and 2147483647, not 0"),
+        ((codes, 2, 0), "n_features must be between 1 and 16777216, not 0"),
         ((too_large, 2, 6), r"every code must be -1 \(inactive\) or between 0 and n_features - 1 = 5"),
         ((too_small, 2, 6), "every code must be"),
     ]

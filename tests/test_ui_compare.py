@@ -90,7 +90,7 @@ def test_two_runs_head_by_head() -> None:
     assert frame["change"].tolist() == pytest.approx([1.0, -2 / 3, -1 / 3, 0.0])
     assert frame["side"].tolist() == ["second", "first", "first", ""]
     # Knees: 1.0 in the first run (heads 0.1 and 1.0), and in the second (heads 0.0 and 1.0).
-    assert (first.knee, second.knee) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert (first.start, second.start) == (pytest.approx(1.0), pytest.approx(1.0))
     assert frame["found"].tolist() == ["second", "first", "both", "neither"]
     assert found.overlap == {"both": 1, "first": 1, "second": 1}
     assert found.correlation == pytest.approx(1 - 6 * (9 + 4 + 1 + 0) / (4 * 15))

@@ -119,15 +119,15 @@ def test_the_numbers_at_a_threshold(view: View) -> None:
 def test_the_threshold_starts_at_the_knee(view: View) -> None:
     # Ranked 4, 1, .5, 0; below the line 4, 2.67, 1.33, 0 lies 1 the furthest.
     assert view.step == pytest.approx(0.02)
-    assert view.knee == pytest.approx(1.0)
+    assert view.start == pytest.approx(1.0)
     assert View(small_discovery(top=400.0), None).step == pytest.approx(2.0)
 
 
 def test_the_knee_of_equal_scores_is_no_threshold() -> None:
     discovery = small_discovery()
     flat = View(Discovery(torch.ones(2, 2), discovery.pair_scores, discovery.codes, discovery.activations, 2), None)
-    assert flat.knee == 0.0
-    assert flat.at(flat.knee)["status"].tolist() == [FOUND] * 4
+    assert flat.start == 0.0
+    assert flat.at(flat.start)["status"].tolist() == [FOUND] * 4
 
 
 def test_edges_join_found_heads_strongest_first(view: View) -> None:

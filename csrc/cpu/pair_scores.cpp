@@ -126,11 +126,8 @@ void mirror(int32_t* scores, int64_t heads) {
 
 Tensor pair_scores(const Tensor& codes, int64_t n_positive, int64_t n_features) {
   const PairSizes sizes = check_pair_scores(codes, n_positive, n_features);
-  STD_TORCH_CHECK(
-      sizes.examples <= std::numeric_limits<int32_t>::max(), "pair_scores: at most 2^31 - 1 examples, not ",
-      sizes.examples);
-  const std::vector<uint32_t> slots = slots_by_head(codes, sizes);
   Tensor scores = torch::stable::new_empty(codes, {sizes.heads, sizes.heads}, ScalarType::Int);
+  const std::vector<uint32_t> slots = slots_by_head(codes, sizes);
   int32_t* out = scores.mutable_data_ptr<int32_t>();
 
   // Rows shrink towards the last head, so each thread takes the next one as it gets free.

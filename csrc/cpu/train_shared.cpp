@@ -22,37 +22,9 @@
 namespace dsae {
 namespace {
 
-struct Sizes {
-  int64_t rows, depth, features;
-
-  int64_t parameters() const { return 2 * features * depth + features + depth; }
-};
-
-Sizes check_train_shared(
-    const Tensor& x, const Tensor& state, int64_t n_features, int64_t step, int64_t epochs, double l1,
-    double lr) {
-  const char* op = "train_shared";
-  STD_TORCH_CHECK(x.dim() == 2, op, ": x must be [rows, d], not of shape ", shape(x));
-  const Sizes sizes{x.size(0), x.size(1), n_features};
-  STD_TORCH_CHECK(
-      sizes.rows >= 1 && sizes.depth >= 1, op, ": x has no numbers to learn from, its shape is ", shape(x));
-  check_n_features(op, n_features);
-  STD_TORCH_CHECK(
-      has_shape(state, {3, sizes.parameters()}), op, ": state must be [3, parameters] = [3, ",
-      sizes.parameters(), "], not of shape ", shape(state));
-  check_dtype(op, "x", x, ScalarType::Float);
-  check_dtype(op, "state", state, ScalarType::Float);
-  check_same_device(op, x, "state", state);
-  STD_TORCH_CHECK(step >= 0, op, ": step must be 0 or more, not ", step);
-  STD_TORCH_CHECK(epochs >= 0, op, ": epochs must be 0 or more, not ", epochs);
-  STD_TORCH_CHECK(l1 >= 0 && std::isfinite(l1), op, ": l1 must be a finite number of 0 or more, not ", l1);
-  STD_TORCH_CHECK(lr >= 0 && std::isfinite(lr), op, ": lr must be a finite number of 0 or more, not ", lr);
-  return sizes;
-}
-
 class Trainer {
  public:
-  Trainer(const Sizes& sizes, const float* x, double l1)
+  Trainer(const SharedSizes& sizes, const float* x, double l1)
       : sizes_(sizes),
         panels_(ceil_div(sizes.rows, kPanelColumns)),
         pitch_(round_up(sizes.depth, kPanelColumns)),
@@ -230,7 +202,7 @@ class Trainer {
     return sum;
   }
 
-  const Sizes sizes_;
+  const SharedSizes sizes_;
   const int64_t panels_, pitch_, padded_features_;
   Scratch x_, x_lanes_, residual_, activations_, panel_numbers_, parameters_;
   std::vector<uint32_t> active_;
@@ -250,7 +222,7 @@ class Trainer {
 std::tuple<Tensor, Tensor> train_shared(
     const Tensor& x, const Tensor& state, int64_t n_features, int64_t step, int64_t epochs, double l1,
     double lr) {
-  const Sizes sizes = check_train_shared(x, state, n_features, step, epochs, l1, lr);
+  const SharedSizes sizes = check_train_shared(x, state, n_features, step, epochs, l1, lr);
   const Tensor rows = torch::stable::contiguous(x), start = torch::stable::contiguous(state);
   Tensor trained = torch::stable::new_empty(state, {3, sizes.parameters()});
   Tensor loss = torch::stable::new_empty(x, {epochs});

@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "cpu/adam.h"
+#include "adam.h"
 #include "cpu/panels.h"
 
 namespace dsae {

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "cpu/adam.h"
+#include "adam.h"
 
 namespace dsae {
 

@@ -31,8 +31,8 @@ class Scorer {
  public:
   explicit Scorer(const Codes& input)
       : input_(input),
-        stamps_(kHeadsPerBlock * input.sizes.features),
-        strongest_(kHeadsPerBlock * input.sizes.positives) {}
+        stamps_(std::min(kHeadsPerBlock, input.sizes.heads) * input.sizes.features),
+        strongest_(std::min(kHeadsPerBlock, input.sizes.heads) * counted_positives()) {}
 
   // Scores heads begin..end-1, at most a block; false where a code is out of range.
   bool score(int64_t begin, int64_t end, int32_t* counts, float* mass) {
@@ -83,8 +83,11 @@ class Scorer {
     return true;
   }
 
+  // None where there are no positions: then nothing is read, however many examples a shape may claim.
+  int64_t counted_positives() const { return input_.sizes.positions ? input_.sizes.positives : 0; }
+
   float mean_strongest(int64_t head_in_block) const {
-    const int64_t positives = input_.sizes.positives;
+    const int64_t positives = counted_positives();
     double sum = 0;
     for (int64_t example = 0; example < positives; ++example)
       sum += strongest_[head_in_block * positives + example];

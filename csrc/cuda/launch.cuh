@@ -35,7 +35,10 @@ template <class... Parameters, class... Arguments>
 cudaError_t launch_kernel(
     void (*kernel)(Parameters...), dim3 blocks, int threads, int64_t shared_bytes, void* stream,
     const Arguments&... arguments) {
-  if (cudaError_t error = allow_shared_bytes(kernel, shared_bytes)) return error;
+  constexpr int64_t kAlwaysAllowed = 48 * 1024;
+  if (shared_bytes > kAlwaysAllowed) {
+    if (cudaError_t error = allow_shared_bytes(kernel, shared_bytes)) return error;
+  }
   kernel<<<blocks, threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
   return cudaGetLastError();
 }

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "cuda/adam.cuh"
 #include "cuda/device.cuh"
 #include "cuda/train_topk.h"
 
@@ -16,9 +17,6 @@ constexpr int kTrainWarps = kTrainThreads / 32;
 constexpr int kTrainFeatures = 64;  // of a tile
 constexpr int kTrainDepth = 32;     // of a tile
 constexpr int kTrainRowPitch = kTrainDepth + 4;  // 16-byte reads of neighbouring rows meet different banks
-
-constexpr double kAdamBeta1 = 0.9, kAdamBeta2 = 0.999, kAdamEpsilon = 1e-8;
-constexpr float kSmallestLength = 1e-12f;  // torch.nn.functional.normalize divides by no less
 
 // A block's shared memory without the state; kRowsEach: rows of a thread.
 template <int kRowsEach>
@@ -304,14 +302,6 @@ __device__ inline float gather(const TrainTopk& p, const TrainHead& head, int fe
     }
   }
   return of_bias;
-}
-
-__device__ inline void adam(
-    float gradient, float rate, float square_root_factor, float& weight, float& mean, float& square) {
-  constexpr float gain1 = 1 - kAdamBeta1, beta2 = kAdamBeta2, gain2 = 1 - kAdamBeta2, epsilon = kAdamEpsilon;
-  mean += gain1 * (gradient - mean);
-  square = beta2 * square + gain2 * gradient * gradient;
-  weight -= rate * mean / (sqrtf(square) * square_root_factor + epsilon);
 }
 
 // By a warp: Adam's step for a feature's weights. The gradient is by its direction: changing the weights'

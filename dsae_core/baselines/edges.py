@@ -32,11 +32,11 @@ def edge_attribution(model: LanguageModel, pairs: PromptPairs, seed: int) -> Ten
     scores = torch.zeros(model.n_layers, model.n_heads)
     for layer, change in enumerate(changes):
         # A head's own coordinates are fewer than the stream's, so receivers' gradients are brought into them.
-        total = (change * gradients[layer]).sum(dim=(0, 1, 3)) / n
+        total = (change * gradients[layer]).sum(dim=(0, 1, 3)).to(w_o.device) / n
         through_heads = torch.zeros_like(total)
         for later in range(layer + 1, model.n_layers):
-            read = torch.einsum("hdm,vntm->vnthd", w_o[layer], at_inputs[later])
-            edges = torch.einsum("nthd,vnthd->hv", change, read) / n
+            read = torch.einsum("hdm,vntm->vnthd", w_o[layer], at_inputs[later].to(w_o.device))
+            edges = torch.einsum("nthd,vnthd->hv", change.to(w_o.device), read) / n
             scores[layer] += edges.abs().sum(dim=1).cpu()
             through_heads += edges.sum(dim=1)
         scores[layer] += (total - through_heads).abs().cpu()

@@ -53,7 +53,8 @@ def head_importance(model: LanguageModel, pairs: PromptPairs, seed: int) -> Tens
     """
     positive, _, answers = split_sides(model, pairs)
     own, gradients = gradients_at_heads(model, positive, answers)
-    sums = [(z * g).sum(dim=(1, 3)).abs().mean(dim=0) for z, g in zip(own, gradients, strict=True)]
+    # A model that is spread over devices has each layer's on one of them.
+    sums = [(z * g).sum(dim=(1, 3)).abs().mean(dim=0).cpu() for z, g in zip(own, gradients, strict=True)]
     return torch.stack(sums)
 
 
@@ -86,7 +87,7 @@ def gradients_at_heads(
 def _estimate(own: list[Tensor], sources: list[Tensor], gradients: list[Tensor]) -> Tensor:
     """|mean over prompts of (source - own) . gradient|, [L, heads]."""
     effects = [
-        ((source - z) * gradient).sum(dim=(1, 3)).mean(dim=0).abs()
+        ((source - z) * gradient).sum(dim=(1, 3)).mean(dim=0).abs().cpu()
         for z, source, gradient in zip(own, sources, gradients, strict=True)
     ]
     return torch.stack(effects)

@@ -42,7 +42,7 @@ def subnetwork_probing(
         gates = _stretched(torch.sigmoid((torch.logit(uniform) + logits) / _TEMPERATURE))
 
         def blend(layer: int, z: Tensor, gates: Tensor = gates) -> Tensor:
-            gate = gates[layer].unsqueeze(-1)
+            gate = gates[layer].unsqueeze(-1).to(z.device)
             return gate * z + (1 - gate) * sources[layer]
 
         with edit_head_outputs(model, blend):

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dsae_core import documents
 from dsae_core.errors import UserError
 from dsae_core.files import read_text, write_atomic
 
@@ -115,33 +116,75 @@ class Circuit:
         if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
             raise UserError(f"This is not a circuit file of schema {SCHEMA}.")
         try:
+            name, model, task = (documents.text(documents.field(data, key), key) for key in ("name", "model", "task"))
             return cls(
-                name=str(data["name"]),
-                model=str(data["model"]),
-                task=str(data["task"]),
-                heads=_heads(data["heads"]),
-                roles={str(role): _heads(heads) for role, heads in data.get("roles", {}).items()},
-                effects=tuple(tuple(float(v) for v in row) for row in data.get("effects", [])),
+                name=name,
+                model=model,
+                task=task,
+                heads=_heads(documents.field(data, "heads"), "heads"),
+                roles={
+                    role: _heads(heads, f"the heads of {role}")
+                    for role, heads in documents.members(data.get("roles", {}), "roles").items()
+                },
+                effects=_grid(data.get("effects", []), "effects"),
                 intervals=tuple(
-                    tuple((float(low), float(high)) for low, high in row) for row in data.get("intervals", [])
+                    tuple(_interval(pair) for pair in documents.items(row, "a row of intervals"))
+                    for row in documents.items(data.get("intervals", []), "intervals")
                 ),
-                edges=tuple(_edge(*row) for row in data.get("edges", [])),
-                provenance=dict(data.get("provenance", {})),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"The circuit file is malformed: {type(error).__name__} at {error}.") from error
+                edges=tuple(_edge(row) for row in documents.items(data.get("edges", []), "edges")),
+                provenance=documents.plain(data.get("provenance", {}), "provenance"),
+            )._checked()
+        except ValueError as error:
+            raise UserError(f"The circuit file is malformed: {error}.") from error
+
+    def _checked(self) -> Circuit:
+        """Itself; ValueError where effects and intervals are not of the same heads, or members not among them."""
+        widths = [len(row) for row in self.effects]
+        if len(set(widths)) > 1:
+            raise ValueError("the rows of effects differ in length")
+        if self.intervals and [len(row) for row in self.intervals] != widths:
+            raise ValueError("intervals and effects are not of the same heads")
+        if any(layer >= len(widths) or head >= widths[layer] for layer, head in self.heads if widths):
+            raise ValueError("it has heads beyond its effects")
+        return self
 
     def save(self, path: str | Path) -> Path:
         """Write the circuit as JSON, atomically."""
         return write_atomic(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
 
-def _heads(rows: Any) -> tuple[Head, ...]:
-    return tuple(sorted({(int(layer), int(head)) for layer, head in rows}))
+def _heads(rows: Any, name: str) -> tuple[Head, ...]:
+    return tuple(sorted({_head(row, name) for row in documents.items(rows, name)}))
 
 
-def _edge(layer: Any, head: Any, to_layer: Any, to_head: Any, effect: Any, low: Any, high: Any) -> Edge:
-    return Edge((int(layer), int(head)), (int(to_layer), int(to_head)), float(effect), float(low), float(high))
+def _head(row: Any, name: str) -> Head:
+    layer, head = _so_many(row, 2, f"one of {name}")
+    return documents.whole(layer, "a layer"), documents.whole(head, "a head")
+
+
+def _grid(rows: Any, name: str) -> tuple[tuple[float, ...], ...]:
+    return tuple(
+        tuple(documents.number(value, f"one of {name}") for value in documents.items(row, f"a row of {name}"))
+        for row in documents.items(rows, name)
+    )
+
+
+def _interval(pair: Any) -> tuple[float, float]:
+    low, high = (documents.number(end, "the end of an interval") for end in _so_many(pair, 2, "an interval"))
+    return low, high
+
+
+def _edge(row: Any) -> Edge:
+    numbers = _so_many(row, 7, "an edge")
+    effect, low, high = (documents.number(value, "a number of an edge") for value in numbers[4:])
+    return Edge(_head(numbers[:2], "edges"), _head(numbers[2:4], "edges"), effect, low, high)
+
+
+def _so_many(row: Any, count: int, name: str) -> list[Any]:
+    numbers = documents.items(row, name)
+    if len(numbers) != count:
+        raise ValueError(f"{name} has {len(numbers)} numbers in place of {count}")
+    return numbers
 
 
 def read_circuit(path: str | Path) -> Circuit:
@@ -151,9 +194,12 @@ def read_circuit(path: str | Path) -> Circuit:
         UserError: the file cannot be read or is not a circuit.
     """
     try:
-        return Circuit.from_dict(json.loads(read_text(path, "the circuit file")))
+        data = documents.parse_json(read_text(path, "the circuit file"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON (line {error.lineno}, column {error.colno}).") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}).") from error
+    return Circuit.from_dict(data)
 
 
 def stored_circuits(model: str | None = None, task: str | None = None) -> list[Circuit]:

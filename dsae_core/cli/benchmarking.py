@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dsae_core.cli.options import DeviceOption, JsonOption, ProgressBar, check_figure, check_target, listed, load
+from dsae_core.cli.placing import AddressOption, EngineOption, ThreadsOption, WorkersOption, notify, placement_of
 from dsae_core.errors import UserError
 from dsae_core.files import write_atomic
+
+if TYPE_CHECKING:
+    from dsae_core.engines.pool import Failed
 
 
 def benchmark(
@@ -38,6 +42,10 @@ def benchmark(
         Path | None, typer.Option(help="Draw how alike methods rank heads on different draws, as this SVG file.")
     ] = None,
     device: DeviceOption = "cpu",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Compare methods with the measured circuits, and print the table."""
     from dsae_core.benchmark import ALL_METHODS, Benchmark, merge_benchmarks, read_benchmark, run_benchmark
@@ -47,7 +55,9 @@ def benchmark(
     check_figure(figure)
     if figure is not None and not merge and draws < 2:
         raise UserError("A figure of stability needs at least two draws; give --draws 2 or more.")
+    placement_of(engine, address=address, workers=workers, threads=threads, device=device)  # or refuse at once
     done: Benchmark | None = None
+    failed: list[Failed] = []
     if merge:
         done = shown = merge_benchmarks([read_benchmark(path) for path in merge])
     else:
@@ -55,27 +65,58 @@ def benchmark(
         ways = ALL_METHODS if methods == "all" else tuple(listed(methods))
         if json_file is not None and json_file.exists() and not fresh:
             done = read_benchmark(json_file)
+        place = placement_of(
+            engine,
+            address=address,
+            workers=workers,
+            threads=threads,
+            device=device,
+            usual_threads=1 if done is None else done.settings["threads"],
+        )
         truths = [read_circuit(path) for path in truth or []]
+        save = None if json_file is None else lambda rows: rows.save(json_file)
         with ProgressBar() as bar:
-            for name in names:
-                done = run_benchmark(
-                    load(name, device, bar.update),
+            if place is not None:
+                from dsae_core.engines.benchmarking import benchmark_on_ray
+
+                done, failed = benchmark_on_ray(
+                    names,
+                    place,
                     tasks=chosen,
                     methods=ways,
                     draws=seeds,
                     examples=examples,
                     truths=truths,
                     known=done,
+                    notice=notify,
                     progress=bar.update,
-                    save=None if json_file is None else lambda rows: rows.save(json_file),
+                    save=save,
                 )
-        assert done is not None  # --models has at least one name
+            else:
+                for name in names:
+                    done = run_benchmark(
+                        load(name, device, bar.update),
+                        tasks=chosen,
+                        methods=ways,
+                        draws=seeds,
+                        examples=examples,
+                        truths=truths,
+                        known=done,
+                        progress=bar.update,
+                        save=save,
+                    )
+        for failure in failed:
+            typer.echo(f"Not run: {failure.job.label}. {failure.reason}.")
+        if done is None:
+            raise UserError("Every job failed three times, so nothing was run.")
         shown = done.only(models=names, tasks=chosen, methods=ways, draws=seeds)
     for miss in shown.unsolved:
         typer.echo(f"Not scored: {miss['model']} does not do {miss['task']}, draw {miss['draw']}.")
     if shown.rows:
         typer.echo(shown.markdown())
         typer.echo(f"Compared with {'; '.join(shown.truths())}.")
+        if any(row.engine == "ray" for row in shown.rows):
+            typer.echo(f"Rows: {shown.measured_by()}; Ray's workers run side by side, which lengthens their seconds.")
     if json_file is not None:
         done.save(json_file)
         typer.echo(f"Written to {json_file}")
@@ -84,6 +125,8 @@ def benchmark(
 
         save_svg(stability_chart(shown.stability()), figure)
         typer.echo(f"Written to {figure}")
+    if failed:
+        raise UserError(f"{len(failed)} rows are missing, for they failed three times; the same command tries again.")
 
 
 def published(

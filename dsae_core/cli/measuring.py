@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dsae_core.cli.options import (
     DeviceOption,
     JsonOption,
-    ModelOption,
     ProgressBar,
     PromptsOption,
     SeedOption,
-    TaskOption,
     ablation_named,
     check_target,
+    listed,
     load,
     prompt_pairs,
 )
+from dsae_core.cli.placing import AddressOption, EngineOption, ThreadsOption, WorkersOption, notify, placement_of
+from dsae_core.errors import UserError
+from dsae_core.files import read_text
+
+if TYPE_CHECKING:
+    from dsae_core.circuits import Circuit
+    from dsae_core.measurement import Plan, Target
 
 
 def ground_truth(
-    model: ModelOption = "smollm2-135m",
-    task: TaskOption = None,
+    models: Annotated[
+        str, typer.Option("--models", "--model", help="Models, separated by commas: known names, hub names, folders.")
+    ] = "smollm2-135m",
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            "--tasks",
+            "--task",
+            help="Built-in tasks, separated by commas: ioi, greater_than, docstring, induction, pronoun, successor.",
+        ),
+    ] = None,
     prompts: PromptsOption = None,
     examples: Annotated[int, typer.Option(min=1, help="Prompt pairs to patch on; 32 or more for a record.")] = 32,
     seed: SeedOption = 1000,
@@ -33,29 +51,116 @@ def ground_truth(
     ] = "interchange",
     edges: Annotated[bool, typer.Option("--edges", help="Also patch every direct path between its heads.")] = False,
     json_file: JsonOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write one file for every model and task into this folder; finished ones are kept."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Use nothing that an earlier run has measured.")] = False,
     device: DeviceOption = "cpu",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
-    """Measure every head's effect by exact patching, and write the circuit."""
-    from dsae_core.interventions import interchange_effects, measured_circuit
-    from dsae_core.paths import path_effects, with_edges
+    """Measure every head's effect by exact patching, and write the circuit.
 
-    kind = ablation_named(ablation)
-    check_target(json_file)
+    Every pass is kept beside the circuit's file as it is done: after an interruption the same command goes on there.
+    """
+    from dsae_core.measurement import Plan, describe_circuit
+
+    plan = Plan(
+        seed, ablation_named(ablation), threshold, edges, keep_finished=out is not None and not fresh, fresh=fresh
+    )
+    place = placement_of(engine, address=address, workers=workers, threads=threads, device=device)
+    targets = _targets(listed(models), tasks, prompts, json_file, out)
+    unmeasured: list[tuple[Target, str]] = []
+
+    def show(target: Target, circuit: Circuit) -> None:
+        if len(targets) > 1:
+            typer.echo(f"{target.model} on {target.task}:")
+        for line in describe_circuit(circuit):
+            typer.echo(line)
+        if target.path is not None:
+            typer.echo(f"Written to {target.path}")
+
     with ProgressBar() as bar:
-        language_model = load(model, device, bar.update)
-        pairs = prompt_pairs(language_model, task, prompts, examples, seed)
-        effects = interchange_effects(language_model, pairs, seed=seed, ablation=kind, progress=bar.update)
-        circuit = measured_circuit(language_model, pairs, effects, seed=seed, ablation=kind, threshold=threshold)
-        if edges:
-            found = path_effects(language_model, pairs, circuit.heads, seed=seed, progress=bar.update)
-            circuit = with_edges(circuit, found, threshold)
-    typer.echo(f"{len(circuit)} heads of {language_model.n_all_heads} have an effect of {threshold:.0%} or more:")
-    for layer, head in sorted(circuit.heads, key=lambda h: -abs(circuit.effects[h[0]][h[1]])):
-        low, high = circuit.intervals[layer][head]
-        typer.echo(f"  {layer}.{head:<3} {circuit.effects[layer][head]:+.3f}  [{low:+.3f}, {high:+.3f}]")
-    for edge in circuit.edges[:20]:
-        (a, b), (c, d) = edge.sender, edge.receiver
-        typer.echo(f"  {a}.{b} -> {c}.{d}  {edge.effect:+.3f}  [{edge.low:+.3f}, {edge.high:+.3f}]")
-    if json_file is not None:
-        circuit.save(json_file)
-        typer.echo(f"Written to {json_file}")
+        if place is None:
+            for target, found in _measure_here(targets, plan, prompts, examples, device, bar):
+                if isinstance(found, UserError):
+                    unmeasured.append((target, str(found)))
+                else:
+                    show(target, found)
+        else:
+            from dsae_core.engines.measuring import measure_on_ray
+            from dsae_core.tasks import read_pairs_csv
+
+            unmeasured = measure_on_ray(
+                targets,
+                place,
+                plan,
+                examples=examples,
+                pairs=None if prompts is None else read_pairs_csv(read_text(prompts, "the prompts file")),
+                notice=notify,
+                progress=bar.update,
+                on_circuit=show,
+            )
+    if len(targets) == 1 and unmeasured:
+        raise UserError(unmeasured[0][1])
+    for target, reason in unmeasured:
+        typer.echo(f"Not measured: {target.model} on {target.task}. {reason}")
+    if unmeasured:
+        raise UserError(f"{len(unmeasured)} of {len(targets)} circuits were not measured.")
+
+
+def _targets(
+    models: list[str], tasks: str | None, prompts: Path | None, json_file: Path | None, out: Path | None
+) -> list[Target]:
+    """What is to be measured, and where it goes; what cannot be is refused before any work is done for it."""
+    from dsae_core.measurement import Target, folder_targets
+    from dsae_core.tasks import TASKS
+
+    if (tasks is None) == (prompts is None):
+        raise UserError("Give either --task or --prompts.")
+    names = ["custom"] if tasks is None else listed(tasks)
+    for name in names if prompts is None else ():
+        if name not in TASKS:
+            raise UserError(f"There is no task {name!r}; choose one of {', '.join(TASKS)}.")
+    if json_file is not None and out is not None:
+        raise UserError("Give either --json, for one circuit, or --out, for any number.")
+    if out is None:
+        if len(models) * len(names) > 1:
+            raise UserError("Several circuits go into a folder; name one with --out.")
+        check_target(json_file)
+        return [Target(models[0], names[0], json_file)]
+    try:
+        out.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write into {out}: {error.strerror}; give a folder, or one whose parent exists."
+        ) from error
+    return folder_targets(out, models, names)
+
+
+def _measure_here(
+    targets: Sequence[Target], plan: Plan, prompts: Path | None, examples: int, device: str, bar: ProgressBar
+) -> Iterator[tuple[Target, Circuit | UserError]]:
+    """Measure one target after another in this process: each with its circuit, or with what kept it from being one."""
+    from dsae_core.measurement import finished_circuit, measure_circuit
+
+    for name, same_model in itertools.groupby(targets, key=lambda target: target.model):
+        own = list(same_model)
+        try:
+            model = load(name, device, bar.update)
+        except UserError as error:
+            yield from ((target, error) for target in own)
+            continue
+        for target in own:
+            task = None if prompts is not None else target.task
+            try:
+                pairs = prompt_pairs(model, task, prompts, examples, plan.seed)
+                found = finished_circuit(target, plan, model, pairs, notice=notify)
+                if found is None:
+                    found = measure_circuit(model, pairs, plan, target, notice=notify, progress=bar.update)
+                yield target, found
+            except UserError as error:
+                yield target, error

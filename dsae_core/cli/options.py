@@ -28,7 +28,7 @@ PromptsOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the prompts and of the dictionary.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: spread over all GPUs, then the CPU.")]
 
 
 class ProgressBar:

@@ -65,7 +65,7 @@ def profile(
             progress=bar.update,
         )
         if scaling:
-            done = replace(done, scaling=measure_scaling(progress=bar.update))
+            done = replace(done, scaling=measure_scaling(device=language_model.device, progress=bar.update))
     typer.echo(done.markdown())
     if json_file is not None:
         write_atomic(json_file, json.dumps(done.to_dict()) + "\n")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dsae_core.errors import UserError
-from dsae_core.models.language_model import HeadSite, LanguageModel, embedding_weight
+from dsae_core.models.language_model import HeadSite, LanguageModel, input_device, weights_present
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -64,11 +64,12 @@ def output_weights(model: LanguageModel) -> Tensor:
     of `collect_head_outputs`.
     """
     with torch.no_grad():
-        return torch.stack([_site_weights(site, model.n_heads) for site in model.sites])
+        return torch.stack([_site_weights(site, model.n_heads).to(model.device) for site in model.sites])
 
 
 def _site_weights(site: HeadSite, n_heads: int) -> Tensor:
-    matrix = _projection_matrix(site.projection).float()
+    with weights_present(site.projection):
+        matrix = _projection_matrix(site.projection).float()
     if site.gain is not None:
         matrix = matrix * site.gain
     return matrix.reshape(n_heads, -1, matrix.shape[1])
@@ -147,11 +148,13 @@ class _LayerTrace:
 def _resolve_norms(module: PreTrainedModel, sites: tuple[HeadSite, ...], name: str) -> tuple[HeadSite, ...]:
     """Run a few tokens, set each site's norm and gain, and check what reaches the residual stream."""
     traces = [_LayerTrace() for _ in sites]
-    ids = torch.arange(3, device=embedding_weight(module).device)[None]
+    ids = torch.arange(3, device=input_device(module))[None]
     with ExitStack() as hooks, torch.no_grad():
         for site, trace in zip(sites, traces, strict=True):
             hooks.enter_context(_record(site, trace))
         run_module(module, ids, torch.ones_like(ids, dtype=torch.bool))
+    for site, trace in zip(sites, traces, strict=True):
+        _check_finite(site, trace, name)
     resolved = tuple(_with_norm(site, trace, name) for site, trace in zip(sites, traces, strict=True))
     for site, trace in zip(resolved, traces, strict=True):
         _check_written(site, trace, name)
@@ -237,6 +240,16 @@ def _norm_gain(norm: nn.Module, like: Tensor) -> Tensor:
     return gain.float()
 
 
+def _check_finite(site: HeadSite, trace: _LayerTrace, name: str) -> None:
+    """Raise where finite weights give numbers that are not: a setting is none, or they overflow the dtype."""
+    for value in (trace.residual, trace.projected, trace.final):
+        if value is not None and not bool(torch.isfinite(value).all()):
+            raise UserError(
+                f"{name} computes numbers that are not finite (NaN or infinite) at {site.path}; its weights or its "
+                "config are damaged, or too large for the dtype: fetch it again, or load it in float32."
+            )
+
+
 def _check_written(site: HeadSite, trace: _LayerTrace, name: str) -> None:
     """Raise unless residual + written turns up in the block, as some module's input or the block's output.
 
@@ -248,13 +261,14 @@ def _check_written(site: HeadSite, trace: _LayerTrace, name: str) -> None:
     written = _rows(trace.projected)
     if site.norm is not None:
         written = _rows(_output_of(site.norm, trace))
-    expected = (trace.residual + written).float()
+    residual = trace.residual.to(written.device)  # a block may be on another device than the one before it
+    expected = (residual + written).float()
     final = trace.final.float()
     values = [_rows(value).float() for _, value in trace.outputs]
-    candidates = [_rows(value).float() for _, value in trace.inputs]
+    candidates = [_rows(value).to(written.device).float() for _, value in trace.inputs]
     candidates += [final] + [final - value for value in values if value.shape == final.shape]
     # Sums are rounded at the size of their largest term, and only rows of the same token compare.
-    size = torch.stack([trace.residual.float().abs(), written.float().abs(), final.abs()]).amax(dim=(0, 2))
+    size = torch.stack([residual.float().abs(), written.float().abs(), final.abs()]).amax(dim=(0, 2))
     tolerance = _rounding(written) * size[:, None]
     if not any(
         value.shape == expected.shape and bool(((value - expected).abs() <= tolerance).all()) for value in candidates

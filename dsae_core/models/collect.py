@@ -14,7 +14,7 @@ from dsae_core.errors import UserError
 from dsae_core.models.adapter import block_input, fit_inverse_rms, run_module
 from dsae_core.models.attention import observe_attention
 from dsae_core.models.language_model import HeadSite, LanguageModel, Progress
-from dsae_core.models.memory import available_memory, require_memory
+from dsae_core.models.memory import FORWARD_PROMPTS, available_memory, require_memory
 
 ATTENTION_NUMBERS = 2**28
 """The most attention weights [B, heads, T, T] that one layer may hold at a time: 1 GiB in float32."""
@@ -113,7 +113,7 @@ def collect_head_outputs(
     model: LanguageModel,
     batch: TokenBatch,
     *,
-    batch_size: int = 64,
+    batch_size: int = FORWARD_PROMPTS,
     routes: bool = False,
     progress: Progress | None = None,
 ) -> HeadOutputs:
@@ -189,7 +189,8 @@ def _reading_routes(model: LanguageModel, routes: Routes, rows: slice) -> Iterat
 
     def reading_norm(layer: int, gain: Tensor) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
         def divide_by_rms(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            routes.attention[layer, rows] *= fit_inverse_rms(args[0], output, gain)[:, None, :, None]
+            factor = fit_inverse_rms(args[0], output, gain).to(routes.attention.device)
+            routes.attention[layer, rows] *= factor[:, None, :, None]
 
         return divide_by_rms
 
@@ -213,7 +214,7 @@ def _reading(site: HeadSite, z: Tensor, residual_norm: Tensor) -> Iterator[None]
 
     def divide_by_rms(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         assert site.gain is not None
-        z.mul_(fit_inverse_rms(args[0], output, site.gain)[..., None, None])
+        z.mul_(fit_inverse_rms(args[0], output, site.gain).to(z.device)[..., None, None])
 
     with ExitStack() as hooks:
         hooks.callback(site.block.register_forward_pre_hook(read_residual, with_kwargs=True).remove)

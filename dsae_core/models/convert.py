@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,15 +50,30 @@ def convert_gguf(gguf: Path, folder: Path, progress: Progress | None = None) -> 
     config = module.config
     vars(config).pop("quantization_config", None)
     config.architectures = [type(module).__name__]
-    config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    save_file(_untied(module), folder / "model.safetensors", metadata={"format": "pt"})
+    with _system_errors():
+        config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        save_file(_untied(module), folder / "model.safetensors", metadata={"format": "pt"})
     for file in folder.iterdir():
         file.chmod(0o644)  # safetensors writes 0600, which would lock a shared cache's other users out
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
     if progress is not None:
         progress("convert", 1.0)
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise the OSError that tokenizers and safetensors, which are not Python, only quote: of a full disk, say."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # tokenizers raises nothing more special
+        quoted = re.search(r"\(os error (\d+)\)", str(error))
+        if quoted is None:
+            raise
+        raise OSError(int(quoted[1]), os.strerror(int(quoted[1]))) from error
 
 
 def _untied(module: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -10,12 +10,17 @@ from dsae_core.models.language_model import Progress
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 # Subfolders and consolidated files repeat the weights in other formats.
 UNWANTED = ("*/*", "consolidated*", "adapter_*")
+MOST_SAID = 300
+"""Characters of a library's message that one of ours quotes."""
+HUB_SECONDS = 10.0
+"""How long to wait for the hub's first answer; huggingface_hub itself would wait without end."""
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, cut to its first line, or its type where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".: ") if lines else type(error).__name__
+    """What an exception says, cut to its first line, or to two where the first announces the second; else its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
+    return said[:MOST_SAID].rstrip(".: ") or type(error).__name__
 
 
 def fetch_snapshot(name: str, progress: Progress | None = None) -> Path:
@@ -35,7 +40,14 @@ def fetch_snapshot(name: str, progress: Progress | None = None) -> Path:
     if progress is not None:
         progress("download", 0.0)
     try:
-        return Path(snapshot_download(name, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED)))
+        return Path(
+            snapshot_download(
+                name,
+                allow_patterns=list(WANTED),
+                ignore_patterns=list(UNWANTED),
+                local_files_only=not _hub_answers(name),
+            )
+        )
     except HFValidationError as error:
         raise UserError(f"{name!r} is neither a folder nor a possible name of a model on the hub.") from error
     except GatedRepoError as error:  # a kind of RepositoryNotFoundError, so it goes first
@@ -48,8 +60,24 @@ def fetch_snapshot(name: str, progress: Progress | None = None) -> Path:
         ) from error
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"{name} is not on this machine and the hub cannot be reached; check the network connection, or "
-            "give the folder of a model."
+            f"{name} is not on this machine and the hub cannot be reached or does not answer; check the network "
+            "connection, or give the folder of a model."
         ) from error
-    except OSError as error:
-        raise UserError(f"{name} could not be downloaded ({first_line(error)}); try again.") from error
+    except Exception as error:  # of the disk, and of the HTTP library, whose name depends on huggingface_hub's version
+        raise UserError(
+            f"{name} could not be downloaded ({first_line(error)}); check the network connection and the disk, then "
+            "try again: what has arrived is kept."
+        ) from error
+
+
+def _hub_answers(name: str) -> bool:
+    """Whether the hub says anything about a model within HUB_SECONDS, if only that there is none."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except (OSError, ValueError):  # an answer of the hub, or no need to ask it: snapshot_download says what it means
+        return True
+    except Exception:  # no connection, or no answer in time; a kind of the HTTP library's own
+        return False
+    return True

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ class LanguageModel:
 
     ``digest`` names the weights: the SHA-256 of the file they came from (of a GGUF file for a converted
     model; of the list of shards and their digests where there are several), or "" where nobody computed one.
+    ``notes`` say what a reader of its results should know, one sentence each: that its device failed, say.
     """
 
     name: str
@@ -45,18 +47,40 @@ class LanguageModel:
     d_head: int
     d_model: int
     sites: tuple[HeadSite, ...]  # one a layer
+    notes: tuple[str, ...] = ()
     # Hooks sit on the shared module: without the lock, one thread's edits would reach another's forward.
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @property
     def device(self) -> torch.device:
         """Where token ids must be put."""
-        return embedding_weight(self.module).device
+        return input_device(self.module)
 
     @property
     def n_all_heads(self) -> int:
         """Heads in all layers together."""
         return self.n_layers * self.n_heads
+
+
+def input_device(module: PreTrainedModel) -> torch.device:
+    """Where token ids must be put: where the embedding is, or is brought when it is needed."""
+    device = embedding_weight(module).device
+    if device.type != "meta":
+        return device
+    hook: Any = module.get_input_embeddings()._hf_hook  # accelerate's, where weights are kept elsewhere
+    return torch.device(hook.execution_device)
+
+
+@contextmanager
+def weights_present(module: nn.Module) -> Iterator[None]:
+    """While open, the module's own weights are where it computes, even if they are kept on the disk meanwhile."""
+    if not hasattr(module, "_hf_hook"):
+        yield
+        return
+    from accelerate.utils import align_module_device
+
+    with align_module_device(module):
+        yield
 
 
 def embedding_weight(module: PreTrainedModel) -> Tensor:

@@ -101,6 +101,7 @@ def fetch_model(name: str, progress: Progress | None = None) -> Path:
     model = KNOWN_MODELS[name]
     path = _model_path(model)
     if path.is_dir():
+        _remove_leftovers(path)  # of a process that was killed between the last two steps
         return path
     with _cache_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,8 +113,7 @@ def fetch_model(name: str, progress: Progress | None = None) -> Path:
 
 def _build(model: KnownModel, path: Path, progress: Progress | None) -> None:
     """Fetch, convert and move into place. The caller holds the lock."""
-    for leftover in path.parent.glob(f".{path.name}-*"):  # of a process that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove_leftovers(path)
     free = shutil.disk_usage(path.parent).free
     if free < model.work_bytes:
         raise UserError(
@@ -127,6 +127,15 @@ def _build(model: KnownModel, path: Path, progress: Progress | None) -> None:
         convert_gguf(gguf, converted, progress)
         converted.replace(path)
         _sync(path.parent)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete the working folders of processes that were killed while they made this model, where that is possible.
+
+    Nobody is at work in one: the caller holds the lock, or the model is in its place, after which nothing is made.
+    """
+    for leftover in path.parent.glob(f".{path.name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -51,8 +51,12 @@ def resume_at(model: LanguageModel, layer: int, block_outputs: list[Any], copies
 
 
 def _replace_forward(block: nn.Module, forward: Callable[..., Any], undo: ExitStack) -> None:
+    own = vars(block).get("forward")  # accelerate's, where the model is spread over devices
     block.forward = forward  # an instance attribute, found before the class's method
-    undo.callback(delattr, block, "forward")
+    if own is None:
+        undo.callback(delattr, block, "forward")
+    else:
+        undo.callback(setattr, block, "forward", own)
 
 
 def _repeat(output: Any, copies: int) -> Any:

@@ -29,7 +29,8 @@ def fetch_wheel(requirement: str, sha256: str, n_bytes: int, folder: Path, progr
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder), requirement]
     # pip unpacks in the temporary folder, which may be a small one; the space was checked for this folder.
-    environment = {**os.environ, "TMPDIR": str(folder)}
+    # Its five retries of 15 s each would have a user wait for minutes where the index does not answer.
+    environment = {"PIP_RETRIES": "2", **os.environ, "TMPDIR": str(folder)}
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True, errors="replace"
     ) as process:

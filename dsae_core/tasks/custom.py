@@ -39,11 +39,11 @@ def read_pairs_csv(text: str) -> PromptPairs:
         raise UserError("The CSV needs both columns answer and distractor, once each, or neither.")
     if len(rows) == 1:
         raise UserError("The CSV has a header but no rows; give at least one prompt pair.")
-    columns = {
-        name: [_cell(row, names, name, number) for number, row in enumerate(rows[1:], start=1)]
-        for name in ("positive", "negative", "answer", "distractor")
-        if name in names
-    }
+    columns: dict[str, list[str]] = {}
+    for name in ("positive", "negative", "answer", "distractor"):
+        if name in names:
+            place = names.index(name)
+            columns[name] = [_cell(row, len(names), place, name, number) for number, row in enumerate(rows[1:], 1)]
     return PromptPairs(
         positive=tuple(columns["positive"]),
         negative=tuple(columns["negative"]),
@@ -52,12 +52,12 @@ def read_pairs_csv(text: str) -> PromptPairs:
     )
 
 
-def _cell(row: list[str], names: list[str], name: str, number: int) -> str:
-    if len(row) > len(names):
+def _cell(row: list[str], n_columns: int, place: int, name: str, number: int) -> str:
+    if len(row) > n_columns:
         raise UserError(
-            f"Row {number} has {len(row)} cells for {len(names)} columns; put a prompt that has a comma in quotes."
+            f"Row {number} has {len(row)} cells for {n_columns} columns; put a prompt that has a comma in quotes."
         )
-    cell = row[names.index(name)] if names.index(name) < len(row) else ""
+    cell = row[place] if place < len(row) else ""
     text = cell.strip()
     if not text or text.lower() == "nan":
         raise UserError(f"Row {number}, column {name}: the cell is {'NaN' if text else 'empty'}.")
@@ -65,13 +65,20 @@ def _cell(row: list[str], names: list[str], name: str, number: int) -> str:
 
 
 def write_pairs_csv(pairs: PromptPairs) -> str:
-    """The CSV text that read_pairs_csv reads back."""
+    """The CSV text that read_pairs_csv reads back.
+
+    Raises:
+        UserError: an answer has the "|" that parts answers in a cell.
+    """
+    for row, texts in enumerate(zip(pairs.answer, pairs.distractor, strict=True), start=1):
+        if any("|" in text for column in texts for text in column):
+            raise UserError(f'Row {row}: an answer has a "|", which parts the answers of a CSV cell; save it as JSON.')
     columns: dict[str, tuple[str, ...]] = {"positive": pairs.positive, "negative": pairs.negative}
     if pairs.has_answers:
         columns["answer"] = tuple("|".join(a) for a in pairs.answer)
         columns["distractor"] = tuple("|".join(d) for d in pairs.distractor)
     file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file, lineterminator="\r\n")  # cells with either are quoted, which "\n" alone would not do
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     return file.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +22,13 @@ from dsae_core.benchmark import score_heads
 from dsae_core.circuits import Circuit, stored_circuit
 from dsae_core.discovery import discover
 from dsae_core.errors import UserError
+from dsae_core.limits import demo_limits
 from dsae_core.metrics import confusion_at_size, evaluate
 from dsae_core.models import LanguageModel
 from dsae_core.prompts import PromptPairs
 from dsae_core.settings import METHODS
 from dsae_core.tasks import TASKS
+from dsae_core.ui import faults
 from dsae_core.ui.jobs import CancelledError, Report, Work
 from dsae_core.ui.request import CUSTOM
 from dsae_core.ui.runs import loaded_model
@@ -42,8 +43,6 @@ USUAL_SECONDS = {"ig5": 4, "ig10": 7, "eap": 5, "subnetwork": 27, "acdc": 59, "p
 benchmarks/results/accuracy.*.json."""
 
 Ranks = npt.NDArray[np.float64]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -149,6 +148,7 @@ def comparison_work(board: Board) -> Work[int]:
     request = board.request
 
     def work(report: Report) -> int:
+        check_asked(request)
         model = loaded_model(request.model, report)
         report("tokenize", 0.0)
         pairs = request.pairs or TASKS[request.task].make(model.tokenizer, request.examples, request.seed)
@@ -160,6 +160,23 @@ def comparison_work(board: Board) -> Work[int]:
         return sum(line.scores is not None for line in board.lines)
 
     return work
+
+
+def offered(methods: Sequence[str]) -> tuple[str, ...]:
+    """Those methods that this server runs: a public demo leaves slow ones out."""
+    limits = demo_limits()
+    return tuple(m for m in methods if limits is None or USUAL_SECONDS.get(m, 0) <= limits.method_seconds)
+
+
+def check_asked(request: CompareRequest) -> None:
+    """Raise a UserError where a public demo does not do what is asked."""
+    if (limits := demo_limits()) is None:
+        return
+    limits.check_number(request.examples)
+    if request.pairs is not None:
+        limits.check_pairs(request.pairs)
+    if slow := set(request.methods) - set(offered(request.methods)):
+        raise UserError(f"This public demo does not run {method_title(min(slow))}, which takes long; leave it out.")
 
 
 def _within(report: Report, stage: str, place: int, request: CompareRequest) -> Callable[[float], None]:
@@ -201,13 +218,11 @@ def _line(
         with _reporting(model, report):
             scores = _scores(model, pairs, method, seed, report)
     except UserError as error:
-        return Line(method, None, time.perf_counter() - start, error=str(error))
+        return Line(method, None, time.perf_counter() - start, error=faults.told(error))
     except CancelledError:
         raise
     except Exception as error:
-        _log.exception("method %s failed", method)
-        said = f"It ended with an internal error ({type(error).__name__}); the server's log has it all."
-        return Line(method, None, time.perf_counter() - start, error=said)
+        return Line(method, None, time.perf_counter() - start, error=faults.noted(error, f"method {method}"))
     seconds = time.perf_counter() - start
     if members is None:
         return Line(method, scores, seconds)
@@ -337,15 +352,15 @@ class Difference:
         """One row a head: layer, head, name, each run's score, rank and rank_share, their change, and the side.
 
         change is the second run's rank_share less the first's, within -1 and 1; side is the run that ranks the head
-        higher, "first" or "second", or "" where both rank it alike; found says whose circuit, at its own knee, has it:
-        "both", "first", "second" or "neither".
+        higher, "first" or "second", or "" where both rank it alike; found says whose circuit, at its first
+        threshold, has it: "both", "first", "second" or "neither".
         """
         a, b = self.first.heads, self.second.heads
         frame = a[["layer", "head", "name"]].copy()
         for name, view, other in (("first", self.first, a), ("second", self.second, b)):
             frame[f"{name}_score"], frame[f"{name}_rank"] = other["score"], other["rank"]
             frame[f"{name}_share"] = rank_shares(view.discovery.node_scores)
-            frame[f"{name}_found"] = (other["score"] >= view.knee) & (view.top_score > 0)
+            frame[f"{name}_found"] = (other["score"] >= view.start) & (view.top_score > 0)
         frame["change"] = frame["second_share"] - frame["first_share"]
         frame["size"] = frame["change"].abs()
         frame["side"] = np.select([frame["change"] > 0, frame["change"] < 0], ["second", "first"], "")
@@ -355,7 +370,7 @@ class Difference:
 
     @property
     def overlap(self) -> dict[str, int]:
-        """How many heads are in both circuits, in one alone, each at its own knee: both, first, second."""
+        """How many heads are in both circuits, in one alone, each at its first threshold: both, first, second."""
         counts = self.heads["found"].value_counts()
         return {side: int(counts.get(side, 0)) for side in ("both", "first", "second")}
 

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 import streamlit as st
 
 from dsae_core.errors import UserError
+from dsae_core.limits import demo_limits
 from dsae_core.models import available_models
 from dsae_core.prompts import PromptPairs
 from dsae_core.settings import METHODS, method_settings
@@ -17,6 +18,9 @@ from dsae_core.tasks import TASKS, read_pairs_csv
 from dsae_core.ui import drafts, state
 from dsae_core.ui.request import CUSTOM, MAX_EXAMPLES, MAX_SEED, Options, RunRequest, changed_options
 from dsae_core.ui.text import escape_markdown, plural
+
+MAX_CSV = 5
+"""MB of an uploaded table."""
 
 METHOD_HELP = {
     "positional": "A small dictionary for every head; codes are compared position by position.",
@@ -80,14 +84,19 @@ def _to_link(asked: RunRequest) -> None:
 
 
 def _model(kept: RunRequest) -> str:
-    known = {info.name: info for info in available_models()}
-    names = list(known) if kept.model in known else [*known, kept.model]
+    known, limits = {info.name: info for info in available_models()}, demo_limits()
+    if limits is None:
+        names = list(known) if kept.model in known else [*known, kept.model]
+        text = "A model of the list, or type a name of the Hugging Face hub or a local folder."
+    else:
+        names, text = list(limits.models), "The models that this public demo runs."
+        if kept.model not in names:
+            state.say("note", f"This public demo does not run {kept.model}; {names[0]} takes its place.")
+            kept = replace(kept, model=names[0])
+        if st.session_state.get("set_model", names[0]) not in names:
+            st.session_state["set_model"] = names[0]
     chosen = st.selectbox(
-        "Model",
-        names,
-        key=_seeded("model", kept.model),
-        accept_new_options=True,
-        help="A model of the list, or type a name of the Hugging Face hub or a local folder.",
+        "Model", names, key=_seeded("model", kept.model), accept_new_options=limits is None, help=text
     )
     model = (chosen or "").strip()
     if model in known:
@@ -113,15 +122,22 @@ def _task(kept: RunRequest) -> str:
 
 
 def _examples(kept: RunRequest) -> int:
+    most = max_examples()
     examples = st.slider(
         "Examples",
         1,
-        MAX_EXAMPLES,
-        key=_seeded("examples", min(max(kept.examples, 1), MAX_EXAMPLES)),
+        most,
+        key=_seeded("examples", min(max(kept.examples, 1), most)),
         help="Prompt pairs drawn: so many positives, and as many matched negatives. 5 to 10 are enough to start.",
     )
     _edit_button()
     return int(examples)
+
+
+def max_examples() -> int:
+    """The most prompt pairs that this server draws."""
+    limits = demo_limits()
+    return MAX_EXAMPLES if limits is None else min(limits.pairs, MAX_EXAMPLES)
 
 
 def _edit_button() -> None:
@@ -157,6 +173,7 @@ def _own_prompts(kept: RunRequest) -> PromptPairs | None:
         "Prompt pairs (CSV)",
         type="csv",
         key="upload",
+        max_upload_size=_max_csv(),
         on_change=_read_upload,
         help="Columns positive, negative and, if known, answer and distractor; one pair a row. It replaces the table.",
     )
@@ -178,11 +195,18 @@ def _read_upload() -> None:
     if file is None:
         return
     try:
+        if file.size > _max_csv() * 1024 * 1024:  # the browser was told, but anything may send a file
+            raise UserError(f"The file has more than {_max_csv()} MB; give fewer or shorter prompts.")
         drafts.open_pairs(read_pairs_csv(file.getvalue().decode("utf-8-sig")))
     except UnicodeDecodeError:
         st.session_state["upload_error"] = "The file is not UTF-8 text; save it as a UTF-8 CSV file."
     except UserError as error:
         st.session_state["upload_error"] = str(error)
+
+
+def _max_csv() -> int:
+    limits = demo_limits()
+    return MAX_CSV if limits is None else min(limits.upload_mb, MAX_CSV)
 
 
 def _method(kept: RunRequest) -> str:
@@ -201,6 +225,8 @@ def _method(kept: RunRequest) -> str:
 def _advanced(method: str, kept: RunRequest) -> tuple[Options, str]:
     """The changed settings of the method, and what is wrong with them, "" where nothing is."""
     asked = dict(kept.options) if kept.method == method else {}
+    limits = demo_limits()
+    largest = {} if limits is None else limits.largest
     helps, kinds = attribute_helps(METHODS[method]), get_type_hints(METHODS[method])
     with st.expander("Advanced"):
         values = {
@@ -211,6 +237,7 @@ def _advanced(method: str, kept: RunRequest) -> tuple[Options, str]:
                 asked.get(field.name, field.default),
                 field.default,
                 helps[field.name],
+                largest.get(field.name),
             )
             for field in fields(METHODS[method])
         }
@@ -221,16 +248,18 @@ def _advanced(method: str, kept: RunRequest) -> tuple[Options, str]:
     return changed_options(method, values), ""
 
 
-def _setting(key: str, name: str, kind: Any, value: Any, default: Any, text: str) -> Any:
+def _setting(key: str, name: str, kind: Any, value: Any, default: Any, text: str, most: int | None) -> Any:
     """One setting's widget, by its type."""
     label = name.replace("_", " ").capitalize() if len(name) > 2 else name
+    if most is not None and value > most:
+        value = most
     key = _seeded(key, value)
     if get_args(kind):
         return st.selectbox(label, get_args(kind), key=key, help=text)
     if kind is bool:
         return st.toggle(label, key=key, help=text)
     if kind is int:
-        return int(st.number_input(label, min_value=1, key=key, help=text))
+        return int(st.number_input(label, min_value=1, max_value=most, key=key, help=text))
     return float(st.number_input(label, min_value=0.0, step=default / 10, format="%g", key=key, help=text))
 
 

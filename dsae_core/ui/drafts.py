@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
+from dsae_core.errors import UserError
+from dsae_core.limits import demo_limits
 from dsae_core.prompts import Metric, PromptPairs
 
 COLUMNS = ("positive", "negative", "answer", "distractor")
@@ -45,11 +47,13 @@ class Draft:
         rows: its rows.
         pairs: the prompt pairs it stands for; None where it is empty or not complete.
         problem: what is missing, in a sentence; "" where nothing is, or there are no rows.
+        too_large: whether the problem is that this server does not take so much.
     """
 
     rows: tuple[Row, ...]
     pairs: PromptPairs | None
     problem: str
+    too_large: bool = False
 
 
 def frame_of(pairs: PromptPairs | None) -> pd.DataFrame:
@@ -92,8 +96,14 @@ def _text(cell: Any) -> str:
 
 
 def current() -> Draft:
-    """The session's draft."""
-    return read(table(), st.session_state.get(_METRIC, "logit_difference"))
+    """The session's draft; on a public demo, one with too many or too long prompts stands for none."""
+    draft, limits = read(table(), st.session_state.get(_METRIC, "logit_difference")), demo_limits()
+    if limits is not None:
+        try:
+            limits.check_texts({name: [getattr(row, name) for row in draft.rows] for name in COLUMNS})
+        except UserError as error:
+            return Draft(draft.rows, None, str(error), too_large=True)
+    return draft
 
 
 def table() -> pd.DataFrame:

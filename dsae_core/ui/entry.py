@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import streamlit as st
 
-from dsae_core.ui import routes
+from dsae_core.limits import demo_limits
+from dsae_core.ui import faults, routes
 
 
 @asynccontextmanager
 async def _lifespan(_: st.App) -> AsyncIterator[None]:
+    if demo_limits() is not None:
+        _log_jobs()
     threading.Thread(target=_preload, name="dsae-preload", daemon=True).start()
     yield
+
+
+def _log_jobs() -> None:
+    """Have the log of a public demo say what runs, for whoever looks after it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log = logging.getLogger("dsae_core")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def _preload() -> None:
@@ -25,4 +39,4 @@ def _preload() -> None:
     routes.load_all()
 
 
-app = st.App("script/dashboard.py", lifespan=_lifespan)
+app = st.App("script/dashboard.py", lifespan=_lifespan, on_script_error=faults.show)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from dsae_core.errors import UserError
+from dsae_core.ui import faults
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 Report = Callable[[str, float], None]
@@ -20,6 +22,7 @@ T = TypeVar("T")
 Work = Callable[[Report], T]
 
 _log = logging.getLogger(__name__)
+_numbers = itertools.count(1)
 
 
 class CancelledError(Exception):
@@ -31,7 +34,7 @@ class Job:
     """One piece of work, from the moment it is asked for. The worker writes it, pages read it.
 
     Attributes:
-        title: what it does, in words for the page.
+        title: what it does, in words for the page and the log; no words of a visitor.
         key: an equal key recalls its result later; None where nothing is to be remembered.
         status: where it stands.
         stage: name of the stage it is in, "" before the first.
@@ -40,6 +43,7 @@ class Job:
         error: the sentence to show, once the status is "failed".
         started: when it left the queue, in seconds of time.monotonic().
         seen: when somebody last looked at it, likewise.
+        number: of all jobs of this process, from 1.
     """
 
     title: str = ""
@@ -51,6 +55,7 @@ class Job:
     error: str = ""
     started: float | None = None
     seen: float = field(default_factory=time.monotonic)
+    number: int = field(default_factory=lambda: next(_numbers))
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
     _ended: threading.Event = field(default_factory=threading.Event, repr=False)
 
@@ -77,30 +82,43 @@ class Job:
 class JobQueue:
     """Does one job after another on a thread of its own."""
 
-    def __init__(self, *, keep: int = 8, patience: float = 180.0) -> None:
+    def __init__(
+        self, *, keep: int = 8, patience: float = 180.0, most: int | None = None, longest: float | None = None
+    ) -> None:
         """
         Args:
             keep: how many of the latest results to remember.
             patience: a job that nobody looks at for so many seconds is dropped; its page was closed.
+            most: jobs that may wait; a job beyond them fails at once. None for any number.
+            longest: seconds after which a running job is ended at its next report; None for any time.
         """
         self._keep = keep
         self._patience = patience
+        self._most = most
+        self._longest = longest
         self._waiting: deque[tuple[Job, Work[Any]]] = deque()
         self._results: OrderedDict[Hashable, Any] = OrderedDict()
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
 
     def submit(self, work: Work[Any], *, key: Hashable | None = None, title: str = "") -> Job:
-        """Put a job at the end of the queue.
+        """Put a job at the end of the queue; where that is full the job comes back failed.
 
         Args:
             work: does it; it must call its report often, for Cancel to take effect. What it returns is the result.
             key: to recall the result by; None to remember nothing.
             title: what it does, in words for the page.
         """
-        job = Job(title, key)
         with self._changed:
+            job = Job(title, key)
+            if self._most is not None and len(self._waiting) >= self._most:
+                self._drop_left()
+            if self._most is not None and len(self._waiting) >= self._most:
+                job.error = f"{self._most} runs of other visitors wait already; try again in a minute."
+                _end(job, "failed")
+                return job
             self._waiting.append((job, work))
+            _log.info("job %d queued as number %d: %s", job.number, len(self._waiting), title)
             if self._worker is None:
                 self._worker = threading.Thread(target=self._run, name="dsae-runs", daemon=True)
                 self._worker.start()
@@ -128,23 +146,35 @@ class JobQueue:
         with self._changed:
             return self._results.get(key)
 
+    def _drop_left(self) -> None:
+        """Take jobs out of the queue whose pages were closed."""
+        now = time.monotonic()
+        for job in [job for job, _ in self._waiting if now - job.seen > self._patience]:
+            del self._waiting[self._place(job) or 0]
+            _end(job, "cancelled")
+
     def _place(self, job: Job) -> int | None:
         return next((i for i, (waiting, _) in enumerate(self._waiting) if waiting is job), None)
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                while not self._waiting:
-                    self._changed.wait()
-                job, work = self._waiting.popleft()
-                job.started = time.monotonic()
-                job.status = "running"
-            self._do(job, work)
+            self._do(*self._next())  # no name for the job here: it would outlive the job until the next one comes
+
+    def _next(self) -> tuple[Job, Work[Any]]:
+        with self._changed:
+            while not self._waiting:
+                self._changed.wait()
+            job, work = self._waiting.popleft()
+            job.started = time.monotonic()
+            job.status = "running"
+            return job, work
 
     def _do(self, job: Job, work: Work[Any]) -> None:
         def report(stage: str, fraction: float) -> None:
             if job._stop.is_set() or time.monotonic() - job.seen > self._patience:
                 raise CancelledError
+            if self._longest is not None and job.elapsed > self._longest:
+                raise UserError(f"The run took more than {self._longest:.0f} s, which this server ends; ask for less.")
             job.stage, job.fraction = stage, min(max(fraction, 0.0), 1.0)
 
         try:
@@ -153,11 +183,10 @@ class JobQueue:
         except CancelledError:
             _end(job, "cancelled")
         except UserError as error:
-            job.error = str(error)
+            job.error = faults.told(error)
             _end(job, "failed")
         except Exception as error:
-            _log.exception("a job failed")
-            job.error = f"The run ended with an internal error ({type(error).__name__}); the server's log has it all."
+            job.error = faults.noted(error, "the run")
             _end(job, "failed")
         else:
             if job.key is not None:
@@ -175,4 +204,5 @@ class JobQueue:
 
 def _end(job: Job, status: Status) -> None:
     job.status = status
+    _log.info("job %d %s after %.2f s", job.number, status, job.elapsed)
     job._ended.set()

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import sqlite3
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import streamlit as st
 from filelock import FileLock, Timeout
 
 from dsae_core.codes import INACTIVE
 from dsae_core.errors import UserError
+from dsae_core.limits import demo_limits
 from dsae_core.result import Discovery
 from dsae_core.tasks import TASKS
 from dsae_core.ui.request import CUSTOM, RunRequest
@@ -60,6 +63,7 @@ _COLUMNS = (
     "id, name, kept, imported, model, task, method, seed, options, positives, negatives, layers, heads, auc, "
     "length(document)"
 )
+_OWN = "visit_library"
 _log = logging.getLogger(__name__)
 
 
@@ -118,8 +122,13 @@ def data_dir() -> Path:
 
 
 def library() -> Library:
-    """The library of the user who runs the server."""
-    return Library(data_dir() / "runs.sqlite3")
+    """The library of the user who runs the server; on a public demo, that of this visit alone."""
+    if (limits := demo_limits()) is None:
+        return Library(data_dir() / "runs.sqlite3")
+    own: Library | None = st.session_state.get(_OWN)
+    if own is None:
+        own = st.session_state[_OWN] = VisitLibrary(limits.kept_runs)
+    return own
 
 
 def keep(discovery: Discovery) -> str:
@@ -240,6 +249,11 @@ class Library:
             raise UserError(self._reason(error)) from error
         return target
 
+    @property
+    def place(self) -> str:
+        """Where the runs are, in words for the page."""
+        return str(self.path)
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
@@ -247,7 +261,6 @@ class Library:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
             try:
                 self._prepare(connection)
-                connection.create_function("folded", 1, _folded, deterministic=True)
                 yield connection
             finally:
                 connection.close()
@@ -261,15 +274,14 @@ class Library:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make the table where there is none."""
+        connection.create_function("folded", 1, _folded, deterministic=True)
         version = _version(connection)
         if version == 0:
             # Two connections that change the journal at once get "locked" without any wait, hence the lock.
             with FileLock(f"{self.path}.lock", timeout=BUSY_SECONDS):
                 if _version(connection) == 0:
                     connection.execute("PRAGMA journal_mode = WAL")
-                    connection.execute(_CREATE)
-                    connection.execute("CREATE INDEX IF NOT EXISTS runs_request ON runs (request)")
-                    connection.execute(f"PRAGMA user_version = {SCHEMA}")
+                    _create(connection)
         elif version != SCHEMA:
             raise UserError(f"The run library {self.path} was made by another version of dsae-core; update this one.")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -279,10 +291,59 @@ class Library:
         if isinstance(error, Timeout) or "locked" in str(error):
             return f"The run library {self.path} is in use by another program; try again in a moment."
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        full = any(words in reason for words in ("full", "disk I/O error", "No space", "too large"))
+        remedy = "free some space on its disk" if full else "make its folder writable"
         return (
-            f"The run library {self.path} cannot be used ({reason}); make its folder writable, or name another "
-            "in the environment variable DSAE_DATA."
+            f"The run library {self.path} cannot be used ({reason}); {remedy}, or name another folder in the "
+            "environment variable DSAE_DATA."
         )
+
+
+class VisitLibrary(Library):
+    """The runs of one visit to a public demo: in memory, seen by nobody else, and gone with the visit.
+
+    The session keeps it; its one connection is the database.
+    """
+
+    def __init__(self, most: int) -> None:
+        """
+        Args:
+            most: runs to keep; a newer one takes the oldest one's place.
+        """
+        super().__init__(Path("runs.sqlite3"))  # a name for messages; no such file is made
+        self._most = most
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._connection.create_function("folded", 1, _folded, deterministic=True)
+        _create(self._connection)
+
+    @property
+    def place(self) -> str:
+        """Where the runs are, in words for the page."""
+        return "memory, for this visit only"
+
+    def keep(self, discovery: Discovery, *, name: str = "", imported: bool = False) -> tuple[int, bool]:
+        """As Library.keep; the oldest run goes where there are too many."""
+        kept = super().keep(discovery, name=name, imported=imported)
+        for entry in self.entries()[self._most :]:
+            self.delete(entry.id)
+        return kept
+
+    def set_aside(self) -> Path:
+        """Begin anew."""
+        with self._open() as connection:
+            connection.execute("DELETE FROM runs")
+        return self.path
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:  # the page's thread and that of a download
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise UserError("The runs of this visit cannot be read; reload the page to begin anew.") from error
 
 
 def task_title(task: str) -> str:
@@ -415,6 +476,12 @@ def _condition(search: str) -> tuple[str, list[str]]:
 
 def _folded(text: str) -> str:
     return text.casefold()
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute(_CREATE)
+    connection.execute("CREATE INDEX IF NOT EXISTS runs_request ON runs (request)")
+    connection.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
 def _version(connection: sqlite3.Connection) -> int:

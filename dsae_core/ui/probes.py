@@ -23,6 +23,7 @@ from dsae_core.inspection import (
     promoted_tokens,
     read_last_position,
 )
+from dsae_core.limits import demo_limits
 from dsae_core.models import LanguageModel, tokenize
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
@@ -173,6 +174,7 @@ def check_work(model_name: str, pairs: PromptPairs) -> Work[PromptCheck]:
     """Run prompt pairs through a model and see whether it shows the behaviour."""
 
     def work(report: Report) -> PromptCheck:
+        _check_pairs(pairs)
         model = loaded_model(model_name, report)
         report("predict", 0.0)
         positive = next_tokens(model, pairs.positive)
@@ -189,10 +191,17 @@ def check_work(model_name: str, pairs: PromptPairs) -> Work[PromptCheck]:
     return work
 
 
+def _check_pairs(pairs: PromptPairs | None) -> None:
+    """Raise a UserError where a public demo does not take these prompts; those of a file may be any."""
+    if (limits := demo_limits()) is not None and pairs is not None:
+        limits.check_pairs(pairs)
+
+
 def _asking(discovery: Discovery, stage: str, ask: Callable[[LanguageModel, Report], T]) -> Work[T]:
     """Work that asks the model a discovery was made with."""
 
     def work(report: Report) -> T:
+        _check_pairs(discovery.prompts)
         model = loaded_model(discovery.model_name, report)
         made_with = discovery.provenance.get("model_digest")
         if made_with and model.digest and made_with != model.digest:

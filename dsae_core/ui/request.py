@@ -107,9 +107,9 @@ class RunRequest:
             values[name] = parsed
         options, bad_options = _options_from_query(method, query)
         pairs = unpack_pairs(query["prompts"]) if task == CUSTOM and "prompts" in query else None
-        if pairs is not None:
-            values["examples"] = len(pairs)
-        elif "prompts" in query:
+        if task == CUSTOM:  # as many as there are rows
+            values["examples"] = default.examples if pairs is None else len(pairs)
+        if pairs is None and "prompts" in query:
             bad.append("prompts")
         known = {"model", "task", "method", "prompts", *numbers, *get_type_hints(METHODS[method])}
         bad += bad_options + [name for name in query if name not in known]

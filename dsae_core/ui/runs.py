@@ -11,8 +11,8 @@ from dataclasses import replace
 import streamlit as st
 from torch import Tensor
 
-from dsae_core.baselines.forward_only import paired_difference_scaled
 from dsae_core.discovery import discover
+from dsae_core.limits import demo_limits
 from dsae_core.models import LanguageModel, load_model
 from dsae_core.result import Discovery
 from dsae_core.tasks import TASKS
@@ -26,7 +26,21 @@ STAGES = ("load", "tokenize", "collect", "follow", "train", "encode", "score")
 @st.cache_resource(show_spinner=False)
 def shared_queue() -> JobQueue:
     """The server's one queue."""
-    return JobQueue()
+    if (limits := demo_limits()) is None:
+        return JobQueue()
+    return JobQueue(most=limits.waiting, longest=limits.job_seconds)
+
+
+def check_asked(request: RunRequest) -> None:
+    """Raise a UserError where a public demo does not do what is asked; elsewhere everything may be asked."""
+    if (limits := demo_limits()) is None:
+        return
+    limits.check_model(request.model)
+    limits.check_options(dict(request.options))
+    if request.pairs is None:
+        limits.check_number(request.examples)
+    else:
+        limits.check_pairs(request.pairs)
 
 
 def discovery_work(request: RunRequest, preview: Callable[[Tensor], None] | None = None) -> Work[Discovery]:
@@ -34,22 +48,25 @@ def discovery_work(request: RunRequest, preview: Callable[[Tensor], None] | None
 
     Args:
         request: the run's settings.
-        preview: given the scaled paired difference [L, heads] before a method that trains for long. It costs one
-            more forward pass, so the positional method, which trains in a second, goes without.
+        preview: given how differently heads [L, heads] write on the two sides, before dictionaries are trained.
 
     The work raises a UserError where any of these cannot be done as asked.
     """
 
     def work(report: Report) -> Discovery:
+        check_asked(request)
         start = time.perf_counter()
         model = loaded_model(request.model, report)
         loaded = time.perf_counter() - start
         pairs = request.pairs or TASKS[request.task].make(model.tokenizer, request.examples, request.seed)
-        if preview is not None and request.method == "paper":
-            report("preview", 0.0)
-            preview(paired_difference_scaled(model, pairs, request.seed))
         found = discover(
-            model, pairs, method=request.method, seed=request.seed, progress=report, **dict(request.options)
+            model,
+            pairs,
+            method=request.method,
+            seed=request.seed,
+            progress=report,
+            preview=preview,
+            **dict(request.options),
         )
         return replace(found, timings={"load": loaded, **found.timings})
 
@@ -92,8 +109,10 @@ def loaded_model(name: str, report: Report) -> LanguageModel:
     """A model, loaded once for all sessions; to be called in a job.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: it cannot be loaded, or this is a public demo of other models.
     """
+    if (limits := demo_limits()) is not None:
+        limits.check_model(name)
     report("load", 0.0)
     return _shelf().get(name, report)
 

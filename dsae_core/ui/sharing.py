@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import keyword
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -100,11 +101,15 @@ def _written(pairs: PromptPairs | None) -> list[str]:
 
 def _call(request: RunRequest) -> list[str]:
     settings = [f"method={_literal(request.method)}", f"seed={request.seed}"]
-    settings += [f"{name}={_literal(value)}" for name, value in request.options if name.isidentifier()]
+    settings += [f"{name}={_literal(value)}" for name, value in request.options if _is_parameter(name)]
     line = f"found = discover(model, pairs, {', '.join(settings)})"
     if len(line) <= 88:
         return [line]
     return ["found = discover(", "    model,", "    pairs,", *(f"    {setting}," for setting in settings), ")"]
+
+
+def _is_parameter(name: str) -> bool:
+    return name.isidentifier() and not keyword.iskeyword(name) and name != "__debug__"
 
 
 def _literal(value: Any) -> str:

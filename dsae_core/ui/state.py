@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dsae_core.circuits import Head
 from dsae_core.errors import UserError
+from dsae_core.limits import demo_limits
 from dsae_core.ui import library
 from dsae_core.ui.demo import stored_demo
 from dsae_core.ui.jobs import Job, JobQueue, Work
@@ -112,7 +113,9 @@ def start(queue: JobQueue, asked: RunRequest) -> None:
     """Queue a run; what was said of the last one is forgotten."""
     found: list[Tensor] = []
     st.session_state[_PREVIEW] = found
-    st.session_state[_JOB] = queue.submit(discovery_work(asked, found.append), key=asked, title="Discovery")
+    # A public demo forgets the results of a visitor's own prompts; those of tasks are nobody's secret.
+    key = asked if asked.pairs is None or demo_limits() is None else None
+    st.session_state[_JOB] = queue.submit(discovery_work(asked, found.append), key=key, title="Discovery")
     st.session_state[_MESSAGE] = None
 
 

@@ -15,6 +15,7 @@ import torch
 from dsae_core.circuits import Circuit, Head, stored_circuit
 from dsae_core.metrics import Confusion, Evaluation, confusion_at
 from dsae_core.result import Discovery
+from dsae_core.significance import RATE
 from dsae_core.ui.text import head_name
 
 TRUE_POSITIVE = "found, in the circuit"
@@ -98,8 +99,9 @@ class View:
 
     @cached_property
     def heads(self) -> pd.DataFrame:
-        """One row a head, layer by layer: layer, head, name, score, rank, unique_codes, in_circuit, effect, low,
-        high (of patching, in percent; NaN where not measured), role; in_words and effect_in_words for tooltips.
+        """One row a head, layer by layer: layer, head, name, score, rank, unique_codes, false_discovery_rate,
+        in_circuit, effect, low, high (of patching, in percent; NaN where not measured), role; in_words and
+        effect_in_words for tooltips.
         """
         frame = self.discovery.to_frame().sort_values(["layer", "head"], ignore_index=True)
         pairs = list(zip(frame["layer"].tolist(), frame["head"].tolist(), strict=True))
@@ -137,11 +139,26 @@ class View:
         return power * min((m for m in (1, 2, 5, 10) if m * power >= rough * 0.999), default=10)
 
     @cached_property
-    def knee(self) -> float:
-        """Where the threshold starts: the score at the knee of the ranked scores, on the threshold's grid.
+    def start(self) -> float:
+        """Where the threshold starts, on its grid: the circuit at a false discovery rate of RATE.
 
-        The knee is the point of the curve score against rank that lies furthest below the line from the best head
-        to the first head with the lowest score. It asks for no truth.
+        Where no head gets there, or the scores have no such rates, the knee of the ranked scores. Neither asks for a
+        truth.
+        """
+        chosen = self.heads["false_discovery_rate"] <= RATE
+        return self._on_grid(float(self.heads.loc[chosen, "score"].min())) if chosen.any() else self._knee()
+
+    def rate(self, threshold: float) -> float | None:
+        """The rate of false discoveries of the heads found at a threshold; None where it is not known."""
+        rates = self.heads.loc[self.heads["score"] >= threshold, "false_discovery_rate"]
+        return None if rates.empty or bool(rates.isna().any()) else float(rates.max())
+
+    def _on_grid(self, score: float) -> float:
+        return round(math.floor(score / self.step + 1e-6) * self.step, 9)
+
+    def _knee(self) -> float:
+        """The point of the curve score against rank that lies furthest below the line from the best head to the
+        first head with the lowest score.
         """
         scores = np.sort(self.heads["score"].to_numpy())[::-1]
         span = int(np.argmin(scores))
@@ -149,7 +166,7 @@ class View:
             return 0.0
         line = scores[0] + (scores[span] - scores[0]) * np.arange(span + 1) / span
         at = int(np.argmax(line - scores[: span + 1]))
-        return round(math.floor(float(scores[at]) / self.step + 1e-6) * self.step, 9)
+        return self._on_grid(float(scores[at]))
 
     def at(self, threshold: float) -> pd.DataFrame:
         """heads with a column status: found or not at the threshold, in the circuit or not."""

@@ -10,9 +10,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -45,6 +47,19 @@ needs_browser = [
 """For a file's pytestmark: CI has to have a browser, elsewhere its tests are skipped without one."""
 
 
+@dataclass(frozen=True)
+class Server:
+    """A dashboard that runs.
+
+    Attributes:
+        url: its address.
+        pid: its process.
+    """
+
+    url: str
+    pid: int
+
+
 @contextmanager
 def running_server(data: Path | None = None) -> Iterator[str]:
     """The address of a dashboard that was started for this and is stopped after it.
@@ -52,24 +67,39 @@ def running_server(data: Path | None = None) -> Iterator[str]:
     Args:
         data: the folder that runs are kept in; one that goes away again where none is given.
     """
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own,
-        _server({**os.environ, "DSAE_DATA": str(data or own)}) as address,
-    ):
-        yield address
+    with started_server(data) as server:
+        yield server.url
 
 
 @contextmanager
-def _server(environment: Mapping[str, str]) -> Iterator[str]:
+def started_server(
+    data: Path | None = None, arguments: Sequence[str] = (), log: IO[bytes] | None = None
+) -> Iterator[Server]:
+    """A dashboard that was started for this and is stopped after it.
+
+    Args:
+        data: the folder that runs are kept in; one that goes away again where none is given.
+        arguments: of `dsae app`, beside its port.
+        log: takes what the server writes to standard error.
+    """
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own,
+        _server({**os.environ, "DSAE_DATA": str(data or own)}, arguments, log) as server,
+    ):
+        yield server
+
+
+@contextmanager
+def _server(environment: Mapping[str, str], arguments: Sequence[str], log: IO[bytes] | None) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     start = "from dsae_core.cli import main; main()"
-    command = [sys.executable, "-c", start, "app", "--port", str(port), "--headless"]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment)
+    command = [sys.executable, "-c", start, "app", "--port", str(port), "--headless", *arguments]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=log, env=environment)
     try:
         _wait_until_up(server, port)
-        yield f"http://127.0.0.1:{port}"
+        yield Server(f"http://127.0.0.1:{port}", server.pid)
     finally:
         server.terminate()
         try:

@@ -57,6 +57,7 @@ class Grid:
         top_score: the highest score.
         has_truth: whether a circuit is known.
         has_effects: whether patching effects are known.
+        has_rates: whether the scores have rates of false discoveries.
     """
 
     n_layers: int
@@ -64,6 +65,7 @@ class Grid:
     top_score: float
     has_truth: bool
     has_effects: bool
+    has_rates: bool = False
 
     @classmethod
     def of(cls, heads: pd.DataFrame, *, has_truth: bool) -> Grid:
@@ -74,6 +76,7 @@ class Grid:
             top_score=max(float(heads["score"].max()), 1e-9),
             has_truth=has_truth,
             has_effects=bool(heads["effect"].notna().any()),
+            has_rates=bool(heads["false_discovery_rate"].notna().any()),
         )
 
     def tooltip(self) -> list[alt.Tooltip]:
@@ -84,6 +87,8 @@ class Grid:
             alt.Tooltip("rank:Q", title="Rank"),
             alt.Tooltip("unique_codes:Q", title="Unique codes"),
         ]
+        if self.has_rates:
+            fields.append(alt.Tooltip("false_discovery_rate:Q", title="False discovery rate", format=".2~r"))
         if self.has_truth:
             fields.append(alt.Tooltip("in_words:N", title="In the circuit"))
         if self.has_effects:

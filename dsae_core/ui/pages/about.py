@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dsae_core.limits import demo_limits
 from dsae_core.ui import theme
 
 TEXT = """
@@ -39,8 +40,9 @@ needs more prompts for the same accuracy.
 The **measured circuit** comes from exact patching: one head's output on the positive is replaced by its output on the
 negative, and the change of the answer's score is measured with a bootstrap interval. Scores never see it.
 **Precision** is the share of found heads that are in it, **recall** the share of it that was found.
-The **threshold** starts at the knee of the ranked scores, a choice that needs no circuit; move it to trade one
-for the other.
+The **threshold** starts where an estimated 20 % of the found heads are there by chance; move it to trade precision
+for recall. The estimate needs no circuit: most heads have no part in a behaviour, and the lower half of all scores says
+what such ordinary heads score. It is off where the two sides differ in more than the behaviour.
 
 ## Comparing, keeping, sharing
 
@@ -48,7 +50,7 @@ for the other.
 head of it outscores one outside it, and average precision the area under the precision-recall curve; elsewhere methods
 are compared by the rank correlation of their scores. Two finished runs can be set against each other, head by head.
 
-**Runs** keeps every finished run in one file on the computer that serves this page, for all who use it. A run leaves
+**Runs** keeps every finished run {kept}. A run leaves
 through *Share* (a link, or Python that repeats it) and *Export* (its data, its circuit, its charts), and comes back
 through *Import*.
 
@@ -69,8 +71,12 @@ Models*, 2024, [arXiv 2405.12522](https://arxiv.org/abs/2405.12522).
 """
 
 
+KEPT = "in one file on the computer that serves this page, for all who use it"
+KEPT_DEMO = "for as long as your visit lasts, for you alone"
+
+
 def page() -> None:
     """Draw the page."""
     theme.apply()
     with st.container(key="prose"):
-        st.markdown(TEXT)
+        st.markdown(TEXT.format(kept=KEPT if demo_limits() is None else KEPT_DEMO))

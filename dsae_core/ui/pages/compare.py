@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -10,15 +11,25 @@ import streamlit as st
 from dsae_core.benchmark import ALL_METHODS
 from dsae_core.circuits import stored_circuit
 from dsae_core.errors import UserError
+from dsae_core.limits import demo_limits
 from dsae_core.models import available_models
 from dsae_core.tasks import TASKS
 from dsae_core.ui import comparison, routes, state, theme
 from dsae_core.ui.charts import comparison as charts
-from dsae_core.ui.comparison import USUAL_SECONDS, Board, CompareRequest, Difference, Line, method_title
+from dsae_core.ui.comparison import (
+    USUAL_SECONDS,
+    Board,
+    CompareRequest,
+    Difference,
+    Line,
+    method_title,
+    offered,
+)
+from dsae_core.ui.controls import max_examples
 from dsae_core.ui.demo import stored_demo
 from dsae_core.ui.library import Entry, library, task_title
 from dsae_core.ui.pages.saved import local_time
-from dsae_core.ui.request import CUSTOM, MAX_EXAMPLES, MAX_SEED
+from dsae_core.ui.request import CUSTOM, MAX_SEED
 from dsae_core.ui.runs import shared_queue
 from dsae_core.ui.sections import progress
 from dsae_core.ui.sections.charts import chart, heading
@@ -111,13 +122,18 @@ def _methods() -> None:
 def _settings() -> CompareRequest:
     """Draw the settings; the request they stand for."""
     kept: CompareRequest = st.session_state.get(_ASKED, CompareRequest())
-    known = [info.name for info in available_models()]
+    limits, known = demo_limits(), [info.name for info in available_models()]
+    if limits is not None:
+        known = list(limits.models)
+        kept = kept if kept.model in known else replace(kept, model=known[0])
     model = st.selectbox(
         "Model",
         known if kept.model in known else [*known, kept.model],
         key=_seeded("model", kept.model),
-        accept_new_options=True,
-        help="A model of the list, or type a name of the Hugging Face hub or a local folder.",
+        accept_new_options=limits is None,
+        help="A model of the list, or type a name of the Hugging Face hub or a local folder."
+        if limits is None
+        else "The models that this public demo runs.",
     )
     shown = state.shown()
     own = comparison.custom_pairs(shown.view if shown else None) or kept.pairs
@@ -141,8 +157,8 @@ def _settings() -> CompareRequest:
             st.slider(
                 "Examples",
                 1,
-                MAX_EXAMPLES,
-                key=_seeded("examples", min(max(kept.examples, 1), MAX_EXAMPLES)),
+                max_examples(),
+                key=_seeded("examples", min(max(kept.examples, 1), max_examples())),
                 help="Prompt pairs drawn; every method gets the same ones.",
             )
         )
@@ -151,7 +167,7 @@ def _settings() -> CompareRequest:
     )
     methods = st.pills(
         "Methods",
-        ALL_METHODS,
+        offered(ALL_METHODS),
         selection_mode="multi",
         format_func=method_label,
         key=_seeded("methods", list(kept.methods)),
@@ -490,7 +506,7 @@ def _difference(found: Difference, key: str) -> None:
     _figures(found)
     chart(
         "Difference",
-        "B less A in the share of heads that a head outscores; the circuits' heads, each at its knee: A, B, ● both",
+        "B less A in the share of heads that a head outscores; circuits at their first thresholds: A, B, ● both",
         charts.difference_map(found.heads),
         lambda: found.heads,
         key=f"compare_difference_{key}",
@@ -533,9 +549,9 @@ def _described(view: View) -> str:
 def _figures(found: Difference) -> None:
     overlap, union = found.overlap, max(sum(found.overlap.values()), 1)
     values = [
-        (str(overlap["both"]), "heads in both", "Heads at or above the knee of either run's ranked scores"),
-        (str(overlap["first"]), "in A alone", "Heads at or above A's knee and below B's"),
-        (str(overlap["second"]), "in B alone", "Heads at or above B's knee and below A's"),
+        (str(overlap["both"]), "heads in both", "Heads at or above the threshold that either run starts with"),
+        (str(overlap["first"]), "in A alone", "Heads at or above A's first threshold and below B's"),
+        (str(overlap["second"]), "in B alone", "Heads at or above B's first threshold and below A's"),
         (share(overlap["both"] / union), "overlap", "Heads in both as a share of those in either (Jaccard)"),
         (_signed(found.correlation), "rank correlation", "Spearman correlation of the scores of all heads"),
     ]
@@ -574,6 +590,6 @@ def _changed(found: Difference, key: str) -> None:
             "change": number("Change", format="%+.2f", help="B less A in the share of heads that it outscores."),
             "first_rank": number("Rank in A", help="1 is the best."),
             "second_rank": number("Rank in B", help="1 is the best."),
-            "found": text("In the circuit of", help="At or above that run's knee."),
+            "found": text("In the circuit of", help="At or above the threshold that run starts with."),
         },
     )

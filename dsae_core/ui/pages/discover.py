@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from dsae_core.significance import RATE
 from dsae_core.ui import controls, state, theme
 from dsae_core.ui.charts import curves
 from dsae_core.ui.charts.circuit_graph import circuit_graph
@@ -54,11 +55,11 @@ def warm() -> None:
     demo = stored_demo()
     if demo is None:
         return
-    grid, heads = Grid.of(demo.heads, has_truth=demo.truth is not None), demo.at(demo.knee)
+    grid, heads = Grid.of(demo.heads, has_truth=demo.truth is not None), demo.at(demo.start)
     heatmap(grid, heads, demo.best)
-    circuit_graph(grid, heads, demo.edges(demo.knee, FIRST_EDGES), demo.best)
-    curves.ranked_scores(grid, heads, demo.knee)
-    confusion = demo.confusion(demo.knee)
+    circuit_graph(grid, heads, demo.edges(demo.start, FIRST_EDGES), demo.best)
+    curves.ranked_scores(grid, heads, demo.start)
+    confusion = demo.confusion(demo.start)
     if demo.evaluation is not None and confusion is not None:
         curves.precision_recall(demo.evaluation, confusion)
         curves.roc(demo.evaluation, confusion)
@@ -142,11 +143,11 @@ def _dials(shown: Shown) -> tuple[float, int]:
             "Threshold",
             0.0,
             max(view.top_score, view.step),
-            view.knee,
+            view.start,
             view.step,
             key=f"{shown.key}_threshold",
-            help="Heads that score this much or more are the predicted circuit. It starts at the knee of the "
-            "ranked scores.",
+            help="Heads that score this much or more are the predicted circuit. It starts where an "
+            f"estimated {RATE:.0%} of them are ordinary heads.",
         )
     with edges:
         limit = st.slider(

@@ -16,10 +16,11 @@ import torch
 from dsae_core import _native
 from dsae_core.errors import UserError
 from dsae_core.files import read_text, write_atomic
+from dsae_core.limits import demo_limits
 from dsae_core.models import available_models, load_model
 from dsae_core.settings import METHODS
 from dsae_core.tasks import TASKS
-from dsae_core.ui import state, theme
+from dsae_core.ui import faults, state, theme
 from dsae_core.ui.charts import kernels as charts
 from dsae_core.ui.jobs import Report, Work
 from dsae_core.ui.library import data_dir
@@ -43,6 +44,8 @@ WORDS = {
 }
 STORED = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "operators.cpu.json"
 """Figures that come with the project's sources; an installed package does not have them."""
+
+NOT_HERE = "Measuring takes minutes, in which nobody else could run anything, so this public demo does not do it."
 
 _NAME, _ASKED, _WANTED = "kernels", "kernels_asked", "kernels_wanted"
 T = TypeVar("T")
@@ -81,7 +84,10 @@ def page() -> None:
     profiles = measured.profiles if measured is not None else ()
     machine = facts()
     _top(profiles, machine)
-    _controls(profiles, under_way)
+    if demo_limits() is None:
+        _controls(profiles, under_way)
+    else:
+        st.html(f'<p class="d-note">{escape_html(NOT_HERE)}</p>')
     _progress(under_way)
     if problem:
         st.html(f'<p class="d-note stale">{escape_html(problem)}</p>')
@@ -115,6 +121,8 @@ def work(wanted: Wanted) -> Work[Measured]:
     """
 
     def measure(report: Report) -> Measured:
+        if demo_limits() is not None:
+            raise UserError(NOT_HERE)
         from dsae_core.profiling import measure_scaling, profile_discovery
 
         def follow(stage: str, fraction: float) -> None:
@@ -177,7 +185,7 @@ def latest() -> tuple[Measured | None, str]:
     try:
         return Measured(parse(read_text(kept_file(), "the last profile"))), ""
     except UserError as error:
-        return own, f"{error} Measure now writes it anew."
+        return own, f"{faults.told(error)} Measure now writes it anew."
 
 
 def parse(text: str) -> tuple[Profile, ...]:
@@ -249,8 +257,7 @@ def _top(profiles: Sequence[Profile], machine: Mapping[str, Any]) -> None:
     if not profiles:
         st.html(
             '<h1 class="d-headline">What does a discovery cost on this machine?</h1>'
-            '<p class="d-note">Nothing was measured on this server yet. Measure now times a discovery stage by stage, '
-            "its compiled operators against what this machine can do at most, and the same work in plain torch.</p>"
+            f'<p class="d-note">Nothing was measured on this server yet. {escape_html(_what_it_does())}</p>'
             f'<p class="d-note">{escape_html(cuda_sentence((), machine))}</p>'
         )
         return
@@ -271,6 +278,15 @@ def _top(profiles: Sequence[Profile], machine: Mapping[str, Any]) -> None:
     st.html(
         f'<h1 class="d-headline">{escape_html(sentence(profiles))}</h1>'
         + (f'<p class="d-note">{escape_html(said)}</p>' if said else "")
+    )
+
+
+def _what_it_does() -> str:
+    if demo_limits() is not None:
+        return ""
+    return (
+        "Measure now times a discovery stage by stage, its compiled operators against what this machine can do at "
+        "most, and the same work in plain torch."
     )
 
 

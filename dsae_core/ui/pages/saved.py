@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from dsae_core.errors import UserError
+from dsae_core.limits import demo_limits
 from dsae_core.ui import routes, state, theme
 from dsae_core.ui.library import (
     MAX_NAME,
@@ -28,7 +29,7 @@ from dsae_core.ui.view import View
 
 FIRST_SHOWN, MORE_SHOWN = 12, 24
 MAX_UPLOAD = 50
-"""MB; a run of a hundred pairs on a model of 270 heads has about 8."""
+"""MB; a run of a hundred pairs on a model of 270 heads has about 8. The server takes no more of any file."""
 
 _SHOWN, _SAID, _PROBLEM, _UPLOADS = "runs_shown", "runs_said", "runs_problem", "runs_uploads"
 
@@ -50,13 +51,18 @@ def page() -> None:
 
 def _top(runs: Library, total: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-        st.html(f'<div class="d-eyebrow"><span>Kept in {escape_html(runs.path)}</span></div>')
+        st.html(f'<div class="d-eyebrow"><span>Kept in {escape_html(runs.place)}</span></div>')
         with st.popover("Import", help="Take in a run that was saved as a file."):
             _import_form()
+    limits = demo_limits()
+    where, whose = (
+        ("on this computer", "for all who use this dashboard")
+        if limits is None
+        else ("for this visit", f"until you leave, {limits.kept_runs} at most; nobody else sees them")
+    )
     st.html(
-        f'<h1 class="d-headline">{plural(total, "run")} {"is" if total == 1 else "are"} kept on this computer.</h1>'
-        '<p class="d-note">Every finished run is kept, with its scores, codes, settings and prompts, for all who use '
-        "this dashboard.</p>"
+        f'<h1 class="d-headline">{plural(total, "run")} {"is" if total == 1 else "are"} kept {where}.</h1>'
+        f'<p class="d-note">Every finished run is kept, with its scores, codes, settings and prompts, {whose}.</p>'
         if total
         else '<h1 class="d-headline">No run is kept yet.</h1>'
     )
@@ -131,7 +137,7 @@ def _list(runs: Library, total: int) -> None:
         st.html(f'<p class="d-panel">No run has all the words of “{escape_html(search)}”.</p>')
         return
     for entry in runs.entries(search or "", limit=shown):
-        _row(entry)
+        _row(runs, entry)
     if found > shown:
         st.button(
             f"Show more ({found - shown:,} left)",
@@ -140,7 +146,7 @@ def _list(runs: Library, total: int) -> None:
         )
 
 
-def _row(entry: Entry) -> None:
+def _row(runs: Library, entry: Entry) -> None:
     with st.container(key=f"run_row_{entry.id}", horizontal=True, vertical_alignment="center", wrap=False):
         st.html(row_html(entry, st.context.timezone))
         opens = st.button(
@@ -153,7 +159,7 @@ def _row(entry: Entry) -> None:
         _open(entry.id)
     if menu.open:
         with menu, st.container(gap="xxsmall"):
-            _menu(entry)
+            _menu(runs, entry)
 
 
 def row_html(entry: Entry, zone: str | None) -> str:
@@ -197,7 +203,7 @@ def frame(entries: Sequence[Entry]) -> pd.DataFrame:
 # --- what can be done with a run ---------------------------------------------------------------------------
 
 
-def _menu(entry: Entry) -> None:
+def _menu(runs: Library, entry: Entry) -> None:
     key = f"run_name_{entry.id}"
     st.text_input(
         "Name",
@@ -220,7 +226,7 @@ def _menu(entry: Entry) -> None:
         routes.go("compare")
     st.download_button(
         "Export (JSON)",
-        lambda: json.dumps(library().load(entry.id).to_dict()),
+        lambda: json.dumps(runs.load(entry.id).to_dict()),  # called when no session is at hand to ask for its library
         f"{_stem(entry)}.json",
         "application/json",
         key=f"run_export_{entry.id}",
@@ -292,12 +298,12 @@ def _open(number: int) -> None:
 
 def _import_form() -> None:
     """The place for a file; a new one each time, so that the next file can be the same one."""
-    key = f"runs_upload_{st.session_state.get(_UPLOADS, 0)}"
+    key, limits = f"runs_upload_{st.session_state.get(_UPLOADS, 0)}", demo_limits()
     st.file_uploader(
         "A saved run (JSON)",
         type="json",
         key=key,
-        max_upload_size=MAX_UPLOAD,
+        max_upload_size=MAX_UPLOAD if limits is None else limits.upload_mb,
         on_change=_take_in,
         args=(key,),
         help="What Export, Discovery.save or dsae discover --json wrote. It is checked before it is kept.",
@@ -310,6 +316,8 @@ def _take_in(key: str) -> None:
         return
     st.session_state[_UPLOADS] = st.session_state.get(_UPLOADS, 0) + 1
     try:
+        if (limits := demo_limits()) is not None:
+            limits.check_upload(file.size)
         runs = library()
         number, new = runs.keep(parse(file.getvalue()), imported=True)
         entry = runs.entry(number)

@@ -65,7 +65,7 @@ def _table(draft: Draft, model_name: str) -> None:
         st.html(f'<p class="d-note stale">{escape_html(draft.problem)}</p>')
     if draft.pairs is not None:
         _checked(draft.pairs, model_name)
-    if draft.rows:
+    if draft.rows and not draft.too_large:
         _tokens(draft, model_name)
 
 

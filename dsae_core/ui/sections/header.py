@@ -56,7 +56,7 @@ def described(shown: Shown) -> str:
 @st.fragment
 def _menus(shown: Shown) -> None:
     """Share and Export; what is in them is made when they are opened, at the threshold of that moment."""
-    threshold = float(st.session_state.get(f"{shown.key}_threshold", shown.view.knee))
+    threshold = float(st.session_state.get(f"{shown.key}_threshold", shown.view.start))
     with st.container(key="result_menus", horizontal=True, width="content", wrap=False, gap="small"):
         share_menu = st.popover(
             "Share", key="share_menu", on_change="rerun", help="A link to this run, and Python that repeats it."
@@ -235,6 +235,10 @@ def figures(view: View, threshold: float) -> None:
     """The numbers at this threshold, then those of the whole ranking."""
     found = int((view.heads["score"] >= threshold).sum())
     values = [("heads found", str(found), "Heads with a score at or above the threshold")]
+    rate = view.rate(threshold)
+    if rate is not None:
+        why = "Estimated share of the found heads that are ordinary ones, from the scores alone; see About"
+        values.append(("false, estimated", share(rate), why))
     confusion, evaluation = view.confusion(threshold), view.evaluation
     if confusion is not None and evaluation is not None:
         values += [

@@ -18,7 +18,6 @@ STAGE_WORDS = {
     "download": "downloading the model",
     "convert": "converting the model",
     "load": "loading the model",
-    "preview": "comparing the two sides",
     "tokenize": "tokenizing",
     "collect": "collecting head outputs",
     "follow": "following the change to the prediction",

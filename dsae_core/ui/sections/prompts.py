@@ -7,7 +7,7 @@ import streamlit as st
 
 from dsae_core.circuits import Head
 from dsae_core.ui.sections.charts import heading
-from dsae_core.ui.text import escape_html, head_name, number, plural
+from dsae_core.ui.text import escape_html, head_name, number, plural, share
 from dsae_core.ui.view import PromptRow, TokenCell, View
 
 
@@ -34,6 +34,8 @@ def facts(view: View, head: Head) -> str:
         f"rank {row['rank']} of {len(view.heads)}",
         plural(int(row["unique_codes"]), "unique code"),
     ]
+    if pd.notna(row["false_discovery_rate"]):
+        parts.append(f"false discovery rate {share(float(row['false_discovery_rate']))}")
     if row["role"]:
         parts.append(str(row["role"]))
     if view.truth is not None:

@@ -1,0 +1,1 @@
+"""One module a target, or a family of targets; each has TARGETS, by name."""
