@@ -36,7 +36,8 @@ def fuzz_target(name: str, inputs: int, seed: int, folder: Path) -> Outcome:
     for attempt in range(RESTARTS + 1):
         place = folder / name / f"{seed + attempt}"
         log = _run(name, inputs - tried, seed + attempt, place)
-        report = json.loads((place / "report.json").read_text(encoding="utf-8")) if place.is_dir() else {}
+        written = place / "report.json"  # a process that dies at once writes none
+        report = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
         tried += report.get("inputs", 0)
         seconds += report.get("seconds", 0.0)
         findings |= {wrong: f"{place}/{file}" for wrong, file in report.get("findings", {}).items()}

@@ -195,7 +195,8 @@ def test_the_citation_and_the_changelog_are_of_this_version() -> None:
 def test_files_that_the_documents_name_are_there(document: str) -> None:
     text = (ROOT / document).read_text()
     named = re.findall(r"`((?:benchmarks|docs|tests|csrc|dsae_core)/[\w./-]+)`", text)
-    named += [name for name in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in name]
+    linked = [name for name in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in name]
+    named += [str((Path(document).parent / name).as_posix()) for name in linked]
     written_by_make = {"docs/reliability.md", "docs/api"}
     missing = [name for name in named if name not in written_by_make and not (ROOT / name).exists()]
     assert missing == []

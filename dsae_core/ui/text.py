@@ -37,6 +37,11 @@ def share(value: float) -> str:
     return text.removeprefix("0") if 0 <= value < 1 and text != "1.00" else text
 
 
+def rate(value: float) -> str:
+    """A rate of errors between 0 and 1 with two digits, "<.01" where it would look like none."""
+    return "<.01" if value < 0.005 else share(value)
+
+
 def number(value: float) -> str:
     """Three significant digits; below a thousandth two and an exponent."""
     if value == 0:

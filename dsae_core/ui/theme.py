@@ -42,6 +42,7 @@ STYLE = """
 .d-note { font-size: .86rem; color: var(--quiet); margin: .3rem 0 0; max-width: 54rem; }
 .d-note.stale { color: var(--amber); }
 .d-title { font-size: .95rem; font-weight: 600; line-height: 1.3; }
+.d-swipe { display: none; }
 .d-title span { font-weight: 400; color: var(--quiet); font-size: .84rem; margin-left: .5rem; }
 .d-figures { display: flex; flex-wrap: wrap; gap: .3rem 1.9rem; }
 .d-figure b { display: block; font-size: 1.3rem; font-weight: 600; line-height: 1.15; }
@@ -131,7 +132,11 @@ STYLE = """
   .stMain [data-testid="stHorizontalBlock"] { gap: .6rem; }
   [data-testid="stMainBlockContainer"] { padding-left: 1.2rem; padding-right: 1.2rem; }
   .d-headline { font-size: 1.35rem; }
-  .d-figures { gap: .3rem 1.4rem; }
+  .d-figures { display: grid; grid-template-columns: repeat(3, 1fr); gap: .4rem .8rem; }
+  .d-swipe { display: inline; font-style: normal; }
+  .d-codes td.tokens { min-width: 13rem; }
+  [data-testid="stExpandSidebarButton"] { width: auto; }
+  [data-testid="stExpandSidebarButton"]::after { content: "Pages and settings"; font-size: .86rem; margin-left: .3rem; }
   [class*="st-key-run_row_"] { flex-wrap: wrap; }
   [class*="st-key-run_row_"] > :first-child { flex: 1 0 100%; }
 }

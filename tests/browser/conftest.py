@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from support import browser_path, open_page, running_browser, running_server
+
+expect.set_options(timeout=20_000)  # five seconds are little where other tests keep the processor busy
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Pictures of the dashboard.
 
 python tests/browser/screenshots.py FOLDER [STATE...]   every state, or those named, at two sizes, light and dark
-python tests/browser/screenshots.py FILE.png            the one for the README: a first visit, down to the curves
+python tests/browser/screenshots.py FILE.png [STATE]    one for the README: a first visit, or that state
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Page
 from support import click_head, open_page, press_run, running_browser, running_server, wait_until_idle
@@ -154,17 +155,71 @@ def editor_uneven(page: Page) -> None:
     page.get_by_role("columnheader", name="Writes next").wait_for(timeout=300_000)
 
 
+def compare_empty(page: Page) -> None:
+    """Compare before the first comparison."""
+    _visit(page, "compare")
+    page.get_by_role("heading", name="Which method ranks the heads best?").wait_for(timeout=60_000)
+
+
+def compare(page: Page) -> None:
+    """Methods compared: the table, cost, agreement, heatmaps."""
+    compare_empty(page)
+    page.get_by_role("button", name="Compare 6 methods").click()
+    page.locator(".d-headline", has_text="ranks the measured circuit best").wait_for(timeout=600_000)
+    page.wait_for_timeout(1500)
+
+
+def compare_runs(page: Page) -> None:
+    """Two runs, head by head: the latest kept, and one before it or the demo."""
+    _visit(page, "compare")
+    page.get_by_role("radio", name="Two runs").or_(page.get_by_role("button", name="Two runs")).first.click()
+    page.locator(".d-headline", has_text="of them").wait_for(timeout=60_000)
+    page.wait_for_timeout(1500)
+
+
+def runs_empty(page: Page) -> None:
+    """Runs, as the server has them when this state is the first."""
+    _visit(page, "runs")
+    page.locator(".d-headline").wait_for(timeout=60_000)
+
+
+def runs(page: Page) -> None:
+    """Runs with one kept."""
+    finished(page)
+    _visit(page, "runs")
+    page.locator(".d-run").first.wait_for(timeout=60_000)
+
+
+def kernels_empty(page: Page) -> None:
+    """Kernels before anything was measured here."""
+    _visit(page, "kernels")
+    page.get_by_role("button", name="Measure now").wait_for(timeout=60_000)
+
+
+def kernels(page: Page) -> None:
+    """Kernels, measured: minutes the first time, then what was kept."""
+    kernels_empty(page)
+    if page.get_by_text("Nothing was measured on this server yet").is_visible():
+        page.get_by_role("button", name="Measure now").click()
+    page.locator(".d-headline", has_text="A discovery takes").wait_for(timeout=900_000)
+    page.wait_for_timeout(1500)
+
+
 def about(page: Page) -> None:
     """The page about the method."""
-    page.goto(page.url.split("?")[0].rstrip("/") + "/about")
+    _visit(page, "about")
     page.get_by_text("What this computes").wait_for()
-    page.wait_for_timeout(500)
 
 
-LINKS = {"running": "?method=paper&epochs=5000", "finished": "?examples=4&epochs=10"}
+LINKS = {
+    "running": "?method=paper&epochs=5000",
+    "finished": "?examples=4&epochs=10",
+    "runs": "?examples=4&epochs=10",
+}
 """States that start from a link: a run need not take long to be looked at."""
 
 STATES: list[Callable[[Page], None]] = [
+    runs_empty,
     demo,
     selected,
     stale,
@@ -181,8 +236,21 @@ STATES: list[Callable[[Page], None]] = [
     editor_empty,
     editor,
     editor_uneven,
+    compare_empty,
+    compare,
+    runs,
+    compare_runs,
+    kernels_empty,
+    kernels,
     about,
 ]
+"""In this order: an empty page comes before what fills it."""
+
+
+def _visit(page: Page, name: str) -> None:
+    """Open another page of the dashboard by its address."""
+    parts = urlsplit(page.url)
+    page.goto(f"{parts.scheme}://{parts.netloc}/{name}")
 
 
 def _open_sidebar(page: Page) -> None:
@@ -247,10 +315,11 @@ def main(folder: Path, names: list[str]) -> None:
                     print(state.__name__, scheme, size, flush=True)
 
 
-def readme(path: Path) -> None:
-    """Take the README's picture."""
+def readme(path: Path, state: Callable[[Page], None]) -> None:
+    """Take a picture for the README, of one state."""
     with running_server() as url, running_browser() as browser:
-        page = open_page(browser, url, height=1320)
+        page = open_page(browser, url + LINKS.get(state.__name__, ""), height=1320)
+        state(page)
         page.wait_for_timeout(1500)
         page.screenshot(path=path)
 
@@ -258,6 +327,7 @@ def readme(path: Path) -> None:
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     if target.suffix == ".png":
-        readme(target)
+        named = sys.argv[2:] or ["demo"]
+        readme(target, next(state for state in STATES if state.__name__ == named[0]))
     else:
         main(target, sys.argv[2:])

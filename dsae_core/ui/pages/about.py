@@ -40,9 +40,10 @@ needs more prompts for the same accuracy.
 The **measured circuit** comes from exact patching: one head's output on the positive is replaced by its output on the
 negative, and the change of the answer's score is measured with a bootstrap interval. Scores never see it.
 **Precision** is the share of found heads that are in it, **recall** the share of it that was found.
-The **threshold** starts where an estimated 20 % of the found heads are there by chance; move it to trade precision
-for recall. The estimate needs no circuit: most heads have no part in a behaviour, and the lower half of all scores says
-what such ordinary heads score. It is off where the two sides differ in more than the behaviour.
+The **threshold** starts where an estimated 20 % of the found heads are there by chance, their **false discovery
+rate** (FDR); move it to trade precision for recall. The estimate needs no circuit: most heads have no part in a
+behaviour, and the lower half of all scores says what such ordinary heads score. It is off where the two sides differ
+in more than the behaviour.
 
 ## Comparing, keeping, sharing
 

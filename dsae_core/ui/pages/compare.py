@@ -41,8 +41,8 @@ Mode = Literal["methods", "runs"]
 MODES: dict[Mode, str] = {"methods": "Methods", "runs": "Two runs"}
 SCALES: dict[charts.Scale, str] = {"rank": "Rank", "max": "Maximum"}
 SHORT_TITLES = {
-    "ig5": "Integrated gradients, 5",
-    "ig10": "Integrated gradients, 10",
+    "ig5": "IG, 5 steps",
+    "ig10": "IG, 10 steps",
     "eap": "Edge attribution",
     "acdc": "Greedy pruning",
     "patching": "Exact patching",

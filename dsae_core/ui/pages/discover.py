@@ -108,7 +108,7 @@ def _result(shown: Shown) -> None:
     words = st.container()
     threshold, limit = _dials(shown)
     with words:
-        header.headline(view, threshold)
+        header.headline(view, threshold, stored=shown.stored)
     header.legend(view, threshold)
     grid = Grid.of(view.heads, has_truth=view.truth is not None)
     heads, head = view.at(threshold), state.selected_head()

@@ -285,7 +285,7 @@ def _what_it_does() -> str:
     if demo_limits() is not None:
         return ""
     return (
-        "Measure now times a discovery stage by stage, its compiled operators against what this machine can do at "
+        "“Measure now” times a discovery stage by stage, its compiled operators against what this machine can do at "
         "most, and the same work in plain torch."
     )
 

@@ -31,7 +31,7 @@ def chart(
         key: tells it from the page's other charts; also the file's name.
         selects: whether a click on a head selects it everywhere; such a chart scrolls where the page is narrow.
     """
-    heading(title, subtitle, data, key)
+    heading(title, subtitle, data, key, swipes=selects)
     spec = {**drawing.spec, "datasets": dict(drawing.data), "description": f"{title}. {subtitle}"}
     if not selects:
         st.vega_lite_chart(spec=spec, key=key)
@@ -40,10 +40,11 @@ def chart(
         st.vega_lite_chart(spec=spec, key=key, on_select=lambda: _select(key), selection_mode=SELECTION)
 
 
-def heading(title: str, subtitle: str, data: Callable[[], pd.DataFrame], key: str) -> None:
-    """A title with a button that saves the data below it."""
+def heading(title: str, subtitle: str, data: Callable[[], pd.DataFrame], key: str, *, swipes: bool = False) -> None:
+    """A title with a button that saves the data below it; on a phone it says where that has to be moved sideways."""
+    more = '<em class="d-swipe">; swipe for later layers</em>' if swipes else ""
     with st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="small"):
-        st.html(f'<div class="d-title">{escape_html(title)}<span>{escape_html(subtitle)}</span></div>')
+        st.html(f'<div class="d-title">{escape_html(title)}<span>{escape_html(subtitle)}{more}</span></div>')
         st.download_button(
             "CSV",
             lambda: data().to_csv(index=False),

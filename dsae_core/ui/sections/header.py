@@ -18,7 +18,7 @@ from dsae_core.ui.charts.style import Drawing, Grid
 from dsae_core.ui.request import CUSTOM, RunRequest
 from dsae_core.ui.runs import model_at_hand
 from dsae_core.ui.state import Shown
-from dsae_core.ui.text import escape_html, plural, share
+from dsae_core.ui.text import escape_html, plural, rate, share
 from dsae_core.ui.view import FALSE_POSITIVE, FOUND, MISSED, TRUE_POSITIVE, View
 
 _MARKS = {TRUE_POSITIVE: "tp", FALSE_POSITIVE: "fp", MISSED: "missed", FOUND: "tp"}
@@ -26,6 +26,10 @@ _MARKS = {TRUE_POSITIVE: "tp", FALSE_POSITIVE: "fp", MISSED: "missed", FOUND: "t
 
 _MIME = {"json": "application/json", "csv": "text/csv", "svg": "image/svg+xml", "png": "image/png"}
 FIRST_EDGES = 40
+NEXT = (
+    "This demo was computed beforehand. Press Run discovery to compute it here, or first choose another task, or your "
+    "own prompts, in the sidebar."
+)
 
 
 def provenance(shown: Shown, asked: RunRequest | None) -> None:
@@ -210,9 +214,9 @@ def sentence(view: View, threshold: float) -> str:
     return f"{start}; {hits} of the {len(view.truth)} in the {kind} circuit {'is' if hits == 1 else 'are'} among them."
 
 
-def headline(view: View, threshold: float) -> None:
-    """The sentence, and what it rests on."""
-    notes = [_basis(view), *view.discovery.warnings]
+def headline(view: View, threshold: float, *, stored: bool = False) -> None:
+    """The sentence, what it rests on, and under the stored demo what to do next."""
+    notes = [_basis(view), *view.discovery.warnings, *([NEXT] if stored else [])]
     text = "".join(f'<p class="d-note">{escape_html(note)}</p>' for note in notes)
     st.html(f'<h1 class="d-headline">{escape_html(sentence(view, threshold))}</h1>{text}')
 
@@ -235,10 +239,10 @@ def figures(view: View, threshold: float) -> None:
     """The numbers at this threshold, then those of the whole ranking."""
     found = int((view.heads["score"] >= threshold).sum())
     values = [("heads found", str(found), "Heads with a score at or above the threshold")]
-    rate = view.rate(threshold)
-    if rate is not None:
-        why = "Estimated share of the found heads that are ordinary ones, from the scores alone; see About"
-        values.append(("false, estimated", share(rate), why))
+    estimated = view.rate(threshold)
+    if estimated is not None:
+        why = "False discovery rate: share of the found heads that are there by chance, judged by all scores; see About"
+        values.append(("estimated FDR", rate(estimated), why))
     confusion, evaluation = view.confusion(threshold), view.evaluation
     if confusion is not None and evaluation is not None:
         values += [

@@ -7,7 +7,7 @@ import streamlit as st
 
 from dsae_core.circuits import Head
 from dsae_core.ui.sections.charts import heading
-from dsae_core.ui.text import escape_html, head_name, number, plural, share
+from dsae_core.ui.text import escape_html, head_name, number, plural, rate
 from dsae_core.ui.view import PromptRow, TokenCell, View
 
 
@@ -35,7 +35,7 @@ def facts(view: View, head: Head) -> str:
         plural(int(row["unique_codes"]), "unique code"),
     ]
     if pd.notna(row["false_discovery_rate"]):
-        parts.append(f"false discovery rate {share(float(row['false_discovery_rate']))}")
+        parts.append(f"false discovery rate {rate(float(row['false_discovery_rate']))}")
     if row["role"]:
         parts.append(str(row["role"]))
     if view.truth is not None:

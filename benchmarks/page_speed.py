@@ -1,0 +1,138 @@
+"""How fast the dashboard answers: its first paint, and the threshold under a visitor's hand.
+
+    python benchmarks/page_speed.py [--visits 5] [--drags 30] [--json FILE]
+
+Starts `dsae app` and a headless Chromium. A first paint is a visit of a fresh browser context, with empty caches: the
+seconds from navigation to the frame in which the headline and the heatmap's cells of the stored demo stand. A drag is
+two steps of the threshold by its key: the seconds from the key's release to the frame with the redrawn headline. Both
+are by the page's own clock. The first visit and the first drag, which warm the server up, are not counted.
+
+Beside the figures stands the machine's load average over a minute, before and after: other work makes them worse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import Browser, Page
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "browser"))
+
+from support import running_browser, running_server
+
+from dsae_core.files import write_atomic
+
+PAINT_BAR, DRAG_BAR = 2.0, 0.2
+"""Seconds that a first paint and a drag should stay below."""
+
+STEPS, TURN, FIRST = 2, 6, 8
+"""A drag moves the threshold by so many of its steps; after so many drags it turns round. The first one, which is not
+counted, goes down to where heads lie densely, so that every later one changes the headline."""
+
+HEATMAP = "[class*='_heatmap_scroll'] .mark-rect path"
+PAINTED = f"""() => {{
+    const cells = document.querySelectorAll("{HEATMAP}").length;
+    if (!document.querySelector(".d-headline") || cells < 100) return false;
+    return performance.now() / 1000;
+}}"""
+"""Seconds since navigation began once the headline and the heatmap stand; false before."""
+
+REDRAWN = """before => new Promise((done, failed) => {
+    let released = null, changed = null, said = before;
+    addEventListener("keyup", () => { released = performance.now(); }, {once: true, capture: true});
+    const end = performance.now() + 30000;
+    const look = () => {
+        const now = performance.now(), text = document.querySelector(".d-headline")?.innerText;
+        if (text && text !== said) { said = text; changed = now; }
+        if (released !== null && changed > released && now - changed > 700) done((changed - released) / 1000);
+        else if (now > end) failed(new Error("the headline stayed: " + text));
+        else requestAnimationFrame(look);
+    };
+    look();
+})"""
+"""Seconds from a key's release to the frame with a new headline, after which none comes for 0.7 s."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--visits", type=int, default=5)
+    parser.add_argument("--drags", type=int, default=30)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    load = [os.getloadavg()[0]]
+    with running_server() as url, running_browser() as browser:
+        paints = [paint(browser, url) for _ in range(options.visits + 1)][1:]
+        drags = dragged(browser, url, options.drags)
+    load.append(os.getloadavg()[0])
+    found = summary(paints, drags, load)
+    print(f"first paint  median {found['paint_median']:.2f} s of {len(paints)} (bar {PAINT_BAR:g} s)")
+    print(
+        f"drag         median {1000 * found['drag_median']:.0f} ms, p95 {1000 * found['drag_p95']:.0f} ms "
+        f"of {len(drags)} (bar {1000 * DRAG_BAR:g} ms)"
+    )
+    print(f"load average {load[0]:.1f} before, {load[1]:.1f} after, on {os.cpu_count()} cores")
+    if options.json is not None:
+        write_atomic(options.json, json.dumps(found, indent=1) + "\n")
+
+
+def paint(browser: Browser, url: str) -> float:
+    """Seconds from navigation to headline and heatmap, in a context of its own."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.goto(url, wait_until="commit")
+    seconds = float(page.wait_for_function(PAINTED, timeout=120_000).json_value())
+    context.close()
+    return seconds
+
+
+def dragged(browser: Browser, url: str, n: int) -> list[float]:
+    """Seconds of n steps of the threshold, each of which changes the headline."""
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page.goto(url)
+    page.wait_for_function(PAINTED, timeout=120_000)
+    page.wait_for_timeout(3000)
+    slider = page.get_by_role("slider", name="Threshold")
+    slider.focus()
+    step(page, "ArrowLeft", FIRST)
+    times = [step(page, "ArrowRight" if i // TURN % 2 else "ArrowLeft", STEPS) for i in range(n)]
+    page.context.close()
+    return times
+
+
+def step(page: Page, key: str, steps: int) -> float:
+    """Move the threshold by so many steps and let the key go: seconds until the headline has changed."""
+    before = page.locator(".d-headline").first.inner_text()
+    page.evaluate(f"before => {{ window.redrawn = ({REDRAWN})(before); }}", before)
+    for _ in range(steps):
+        page.keyboard.down(key)
+    page.keyboard.up(key)
+    return float(page.evaluate("() => window.redrawn"))
+
+
+def summary(paints: list[float], drags: list[float], load: list[float]) -> dict[str, Any]:
+    """The figures with what they rest on, in seconds."""
+    return {
+        "schema": 1,
+        "date": time.strftime("%Y-%m-%d"),
+        "cores": os.cpu_count(),
+        "load_average": [round(value, 2) for value in load],
+        "paint_seconds": [round(value, 4) for value in paints],
+        "paint_median": round(median(paints), 4),
+        "paint_bar": PAINT_BAR,
+        "drag_seconds": [round(value, 4) for value in drags],
+        "drag_median": round(median(drags), 4),
+        "drag_p95": round(float(np.quantile(drags, 0.95)), 4),
+        "drag_bar": DRAG_BAR,
+    }
+
+
+if __name__ == "__main__":
+    main()
