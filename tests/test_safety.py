@@ -188,7 +188,7 @@ def snapshot(folder: Path) -> set[str]:
 def test_names_never_become_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
-    work = tmp_path / "a" / "b" / "c" / "work"
+    work = tmp_path / "a" / "b" / "c" / "here"
     work.mkdir(parents=True)
     monkeypatch.chdir(work)
     monkeypatch.setenv("DSAE_DATA", str(work / "data"))
@@ -207,7 +207,7 @@ def test_names_never_become_paths(
         request = RunRequest(model=name, task=name, method=name)
         assert re.fullmatch(r"[A-Za-z0-9-]{1,60}", sharing.file_stem(request))
     assert snapshot(tmp_path) - before <= {
-        f"a/b/c/work/data/runs.sqlite3{end}" for end in ("", "-wal", "-shm", ".lock")
+        f"a/b/c/here/data/runs.sqlite3{end}" for end in ("", "-wal", "-shm", ".lock")
     }
     record_property("figure", f"{len(PATHS)} names")
 
