@@ -46,7 +46,7 @@ ACTION_SECONDS = 240.0
 """An action that takes longer counts as an error; runs of eight sessions wait for one another."""
 
 FLAT_MIB_A_MINUTE, FLAT_SHARE, LAST = 1.0, 0.05, 0.6
-DRAG_SECONDS = 1.0
+DRAG_SECONDS = 0.5
 """What 95 % of the drags have to stay below."""
 
 NAMES = ("Mary", "John", "Anna", "Paul", "Tom", "James", "Mark", "Sarah")

@@ -14,6 +14,9 @@ from dsae_core.ui.sections.charts import chart
 from dsae_core.ui.text import escape_html, escape_markdown, plural, seconds
 
 POLL_SECONDS = 0.4
+WAITING_SECONDS = 1.5
+"""A job that waits for others has little to tell, and there may be many of them, each with a page that asks."""
+
 STAGE_WORDS = {
     "download": "downloading the model",
     "convert": "converting the model",
@@ -32,14 +35,20 @@ STAGE_WORDS = {
 }
 
 
-@st.fragment(run_every=POLL_SECONDS)
 def running() -> None:
     """The run under way, looked at again and again; once it ends the whole page is drawn anew."""
+    waits = _waits(state.job())
+    st.fragment(_running, run_every=WAITING_SECONDS if waits else POLL_SECONDS)(waits)
+
+
+def _running(waited: bool) -> None:
     if state.take_finished():
         st.rerun()
     job = state.job()
     if job is None:
         return
+    if waited and not _waits(job):
+        st.rerun()  # from now on looked at more often
     with st.container(border=True):
         _bar(job, shared_queue(), "cancel", "End this run; the result below stays.", steps(job))
         if (scores := state.preview()) is not None:
@@ -52,14 +61,23 @@ def running() -> None:
             )
 
 
-@st.fragment(run_every=POLL_SECONDS)
 def side(name: str, about: Hashable) -> None:
     """A side job under way, drawn where it was asked for; once it ends the whole page is drawn anew."""
+    waits = _waits(state.side_job(name, about))
+    st.fragment(_side, run_every=WAITING_SECONDS if waits else POLL_SECONDS)(name, about, waits)
+
+
+def _side(name: str, about: Hashable, waited: bool) -> None:
     job = state.side_job(name, about)
-    if job is None or job.over:
+    if job is None or job.over or (waited and not _waits(job)):
         st.rerun()
     with st.container(border=True):
         _bar(job, shared_queue(), f"cancel_{name}", "End this; what stands on the page stays.")
+
+
+def _waits(job: Job | None) -> bool:
+    """Whether other jobs come first."""
+    return job is not None and not job.over and shared_queue().look(job) > 0
 
 
 def _bar(job: Job, queue: JobQueue, key: str, cancel_help: str, below: str = "") -> None:
