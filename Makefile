@@ -26,7 +26,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type f -not -name '*.pyc' 
 COMPILER := $(if $(filter 0,$(DSAE_BUILD)),,$(shell for name in $$CXX c++ g++ clang++; do command -v $$name; done; true))
 BUILT := $(VENV)/$(if $(COMPILER),.built,.built-pure)
 
-.PHONY: setup runtime app test trust docs audit fuzz golden gpu-check lint format clean
+.PHONY: setup runtime app test trust docs audit audit-tool fuzz golden gpu-check lint format clean
 
 setup: $(BUILT)
 
@@ -61,16 +61,18 @@ test: setup lint
 
 trust: setup
 	$(BIN)/dsae models fetch smollm2-135m
-	-@$(MAKE) --no-print-directory audit
+	-@$(MAKE) --no-print-directory audit-tool
 	$(BIN)/python benchmarks/trust.py --audit $(VENV)/audit/bin/pip-audit $(TRUST)
 
 docs: setup
 	$(BIN)/python docs/build_api.py
 
 # pip-audit has an environment of its own, so that its needs do not change the versions that are audited.
-audit: setup
-	@$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip --disable-pip-version-check install -q $(AUDIT) || { echo "pip-audit could not be installed; check the network and run make again."; exit 3; }
+audit: audit-tool
 	@$(BIN)/python benchmarks/trust_audit.py $(VENV)/audit/bin/pip-audit
+
+audit-tool: setup
+	@$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip --disable-pip-version-check install -q $(AUDIT) || { echo "pip-audit could not be installed; check the network and run make again."; exit 3; }
 
 golden: setup
 	$(BIN)/dsae models fetch smollm2-135m

@@ -128,11 +128,11 @@ class AblationRuns:
 
     Args:
         model: the model.
-        pairs: prompt pairs with answers; each pair of one length for the interchange kind.
+        pairs: prompt pairs, each of one length.
         ablation: what an ablated head puts out.
 
     Raises:
-        UserError: no answers, or a pair whose prompts differ in length.
+        UserError: a pair whose prompts differ in length.
     """
 
     def __init__(self, model: LanguageModel, pairs: PromptPairs, ablation: Ablation = "interchange") -> None:
@@ -141,7 +141,7 @@ class AblationRuns:
         require_aligned(self._batch, negative)
         recorded, _ = record_head_inputs(model, negative)
         self._sources = ablation_sources(recorded, negative.mask, ablation)
-        self._answers: AnswerTokens = answer_tokens(model.tokenizer, pairs)
+        self._answers: AnswerTokens | None = answer_tokens(model.tokenizer, pairs) if pairs.has_answers else None
 
     def logits(self, ablated: Tensor) -> Tensor:
         """[N, V] logits with heads where ablated [L, heads] is True ablated."""
@@ -149,8 +149,24 @@ class AblationRuns:
             return last_logits(self._model, self._batch.ids, self._batch.mask)
 
     def metric(self, logits: Tensor) -> float:
-        """Mean task metric of logits [N, V]."""
+        """Mean task metric of logits [N, V].
+
+        Raises:
+            ValueError: the pairs have no answers.
+        """
+        if self._answers is None:
+            raise ValueError("a task metric needs answers")
         return float(task_metric(logits, self._answers).mean())
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Of logits [N, V], in float64."""
+    return torch.log_softmax(logits.double(), dim=-1)
+
+
+def divergence(reference: Tensor, log_p: Tensor) -> float:
+    """Mean KL divergence in nats from log probabilities `reference` [N, V] to `log_p`."""
+    return float((reference.exp() * (reference - log_p)).sum(dim=-1).mean())
 
 
 def circuit_sizes(n_heads: int) -> tuple[int, ...]:
@@ -213,6 +229,7 @@ def faithfulness_report(
         UserError: as in faithfulness_curve.
     """
     chosen = _sizes(model, scores, sizes)
+    answer_tokens(model.tokenizer, pairs)  # says what is wrong with them, or that there are none
     runs = AblationRuns(model, pairs, ablation)
     rankings = [scores]
     for seed in seeds:
@@ -245,7 +262,7 @@ def _curve(
     """The curve over sizes that rise from 0 to all heads."""
     order = torch.argsort(scores.flatten(), descending=True, stable=True)
     whole = runs.logits(torch.zeros_like(scores, dtype=torch.bool))
-    reference = torch.log_softmax(whole.double(), dim=-1)
+    reference = log_probabilities(whole)
     kept, removed, kl = [], [], []
     for number, size in enumerate(sizes):
         inside = torch.zeros(scores.numel(), dtype=torch.bool)
@@ -254,8 +271,7 @@ def _curve(
         only = runs.logits(~inside)
         kept.append(runs.metric(only))
         removed.append(runs.metric(runs.logits(inside)))
-        log_p = torch.log_softmax(only.double(), dim=-1)
-        kl.append(float((reference.exp() * (reference - log_p)).sum(dim=-1).mean()))
+        kl.append(divergence(reference, log_probabilities(only)))
         report((number + 1) / len(sizes))
     full, empty = runs.metric(whole), kept[0]
     if abs(full - empty) < 1e-9:

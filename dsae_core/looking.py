@@ -108,7 +108,7 @@ def paired_change(outputs: HeadOutputs, w_o: Tensor, n_positive: int) -> Tensor:
     """[L, heads]: how differently heads write on the two sides, before any dictionary is trained.
 
     The norm of what a head writes on a positive less on its negative, over the square root of the residual stream's
-    norm there; its largest over positions, averaged over pairs (as `paired_difference_scaled` of the baselines).
+    norm there; its largest over positions, averaged over pairs. It is the baseline `paired_scaled`, too.
 
     Args:
         outputs: of P positives and then their P negatives.

@@ -6,8 +6,7 @@ stays to the whole model's: 1 - KL / KL with every head ablated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,12 +14,10 @@ import torch
 from torch import Tensor
 
 from dsae_core.errors import UserError
-from dsae_core.faithfulness import circuit_sizes
-from dsae_core.interventions import record_head_inputs, replace_heads, require_aligned, tokenize_sides
-from dsae_core.models import LanguageModel, last_logits
+from dsae_core.faithfulness import AblationRuns, circuit_sizes, divergence, log_probabilities
+from dsae_core.models import LanguageModel
 from dsae_core.prompts import PromptPairs
 from dsae_core.stages import Progress
-from dsae_core.tasks import answer_tokens, task_metric
 
 Measure = Literal["metric", "kl"]
 
@@ -92,28 +89,28 @@ def validate(
     sizes, few = found_sizes(n, size), random_sizes(n, size)
     inner = [sum(0 < s < n for s in chosen) for chosen in (sizes, few)]
     passes = _Passes(2 + 2 * (inner[0] + inner[1] * len(seeds)), progress)
-    with _ablation(model, pairs, passes) as measure:
-        everything = torch.ones_like(scores, dtype=torch.bool)
-        full, empty = measure(~everything), measure(everything)
-        if abs(full - empty) < 1e-9:
-            raise UserError(
-                "Ablating every head leaves the prediction as it is, so no circuit of heads carries this behaviour."
-            )
+    measure = _Measure(model, pairs, passes)
+    everything = torch.ones_like(scores, dtype=torch.bool)
+    full, empty = measure(~everything), measure(everything)
+    if abs(full - empty) < 1e-9:
+        raise UserError(
+            "Ablating every head leaves the prediction as it is, so no circuit of heads carries this behaviour."
+        )
 
-        def shares(order: Tensor, chosen: Sequence[int]) -> Shares:
-            kept, removed = [], []
-            for k in chosen:
-                inside = torch.zeros(n, dtype=torch.bool)
-                inside[order[:k].cpu()] = True
-                inside = inside.reshape(scores.shape)
-                ends = {0: (empty, full), n: (full, empty)}  # known already
-                only, without = ends[k] if k in ends else (measure(~inside), measure(inside))
-                kept.append((only - empty) / (full - empty))
-                removed.append((without - empty) / (full - empty))
-            return Shares(tuple(chosen), tuple(kept), tuple(removed))
+    def shares(order: Tensor, chosen: Sequence[int]) -> Shares:
+        kept, removed = [], []
+        for k in chosen:
+            inside = torch.zeros(n, dtype=torch.bool)
+            inside[order[:k].cpu()] = True
+            inside = inside.reshape(scores.shape)
+            ends = {0: (empty, full), n: (full, empty)}  # known already
+            only, without = ends[k] if k in ends else (measure(~inside), measure(inside))
+            kept.append((only - empty) / (full - empty))
+            removed.append((without - empty) / (full - empty))
+        return Shares(tuple(chosen), tuple(kept), tuple(removed))
 
-        found = shares(torch.argsort(scores.flatten(), descending=True, stable=True), sizes)
-        random = tuple(shares(torch.randperm(n, generator=torch.Generator().manual_seed(seed)), few) for seed in seeds)
+    found = shares(torch.argsort(scores.flatten(), descending=True, stable=True), sizes)
+    random = tuple(shares(torch.randperm(n, generator=torch.Generator().manual_seed(seed)), few) for seed in seeds)
     return Validation("metric" if pairs.has_answers else "kl", found, random, full, empty, len(pairs))
 
 
@@ -143,32 +140,18 @@ class _Passes:
 
 
 class _Measure:
-    """The measure with heads where ablated [L, heads] is True ablated."""
+    """The measure with heads where ablated [L, heads] is True ablated; its first call must ablate none."""
 
-    def __init__(self, model: LanguageModel, pairs: PromptPairs, replaced: Tensor, passes: _Passes) -> None:
-        self._model, self._replaced, self._passes = model, replaced, passes
-        self._batch, _ = tokenize_sides(model, pairs)
-        self._answers = answer_tokens(model.tokenizer, pairs) if pairs.has_answers else None
+    def __init__(self, model: LanguageModel, pairs: PromptPairs, passes: _Passes) -> None:
+        self._runs, self._passes, self._has_answers = AblationRuns(model, pairs), passes, pairs.has_answers
         self._whole: Tensor | None = None
 
     def __call__(self, ablated: Tensor) -> float:
         self._passes()
-        self._replaced.copy_(ablated)
-        logits = last_logits(self._model, self._batch.ids, self._batch.mask)
-        if self._answers is not None:
-            return float(task_metric(logits, self._answers).mean())
-        log_p = torch.log_softmax(logits.double(), dim=-1)
-        if self._whole is None:  # the first call ablates nothing
+        logits = self._runs.logits(ablated)
+        if self._has_answers:
+            return self._runs.metric(logits)
+        log_p = log_probabilities(logits)
+        if self._whole is None:
             self._whole = log_p
-        return -float((self._whole.exp() * (self._whole - log_p)).sum(dim=-1).mean())
-
-
-@contextmanager
-def _ablation(model: LanguageModel, pairs: PromptPairs, passes: _Passes) -> Iterator[_Measure]:
-    """While open, the measure of any set of ablated heads; its first call must ablate none."""
-    positive, negative = tokenize_sides(model, pairs)
-    require_aligned(positive, negative)
-    sources, _ = record_head_inputs(model, negative)
-    replaced = torch.zeros(model.n_layers, model.n_heads, dtype=torch.bool)
-    with replace_heads(model, replaced, sources):
-        yield _Measure(model, pairs, replaced, passes)
+        return -divergence(self._whole, log_p)

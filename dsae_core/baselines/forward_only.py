@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dsae_core.flow import Surroundings
 from dsae_core.interventions import tokenize_sides
+from dsae_core.looking import paired_change
 from dsae_core.models import HeadOutputs, LanguageModel, collect_head_outputs, output_weights, tokenize
 from dsae_core.prompts import PromptPairs
 from dsae_core.settings import PositionalSettings
@@ -38,9 +39,12 @@ def paired_difference_pooled(model: LanguageModel, pairs: PromptPairs, seed: int
 def paired_difference(model: LanguageModel, pairs: PromptPairs, seed: int) -> Tensor:
     """Largest norm over positions of what a head writes on a positive less on its negative, [L, heads].
 
-    Averaged over pairs. Needs one forward pass over both sides; pairs must be aligned token by token.
+    Averaged over pairs; positions that one side of a pair does not have count as no difference. Needs one forward
+    pass over both sides; pairs must be aligned token by token.
     """
-    return _position_differences(model, pairs)[0].amax(dim=1).mean(dim=0)
+    positive, negative = _sides(model, pairs)
+    both = (positive.mask & negative.mask)[:, :, None, None]
+    return (_written_norm(positive.z - negative.z, model) * both).amax(dim=1).mean(dim=0)
 
 
 def paired_difference_scaled(model: LanguageModel, pairs: PromptPairs, seed: int) -> Tensor:
@@ -48,8 +52,8 @@ def paired_difference_scaled(model: LanguageModel, pairs: PromptPairs, seed: int
 
     The next layer's norm sees a change relative to the stream it is added to. Needs one forward pass over both sides.
     """
-    differences, residual_norm = _position_differences(model, pairs)
-    return (differences / residual_norm.clamp_min(1e-6).sqrt().unsqueeze(-1)).amax(dim=1).mean(dim=0)
+    batch = tokenize(model, [*pairs.positive, *pairs.negative], names=pairs.cells)
+    return paired_change(collect_head_outputs(model, batch), output_weights(model), len(pairs))
 
 
 def paired_difference_followed(model: LanguageModel, pairs: PromptPairs, seed: int) -> Tensor:
@@ -75,17 +79,6 @@ def paired_difference_followed(model: LanguageModel, pairs: PromptPairs, seed: i
 def _sides(model: LanguageModel, pairs: PromptPairs) -> tuple[HeadOutputs, HeadOutputs]:
     positive, negative = (collect_head_outputs(model, side) for side in tokenize_sides(model, pairs))
     return positive, negative
-
-
-def _position_differences(model: LanguageModel, pairs: PromptPairs) -> tuple[Tensor, Tensor]:
-    """[P, T, L, heads] norms of the differences, and [P, T, L] norms of the residual stream on positives.
-
-    Positions that one side of a pair does not have count as no difference.
-    """
-    positive, negative = _sides(model, pairs)
-    both = (positive.mask & negative.mask)[:, :, None, None]
-    differences = _written_norm(positive.z - negative.z, model) * both
-    return differences, positive.residual_norm.permute(1, 2, 0)
 
 
 def _mean_over_tokens(outputs: HeadOutputs) -> Tensor:
