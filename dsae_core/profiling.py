@@ -300,8 +300,12 @@ def profile_rivals(
 def _rivals_of(calls: list[OperatorCall], compile_twins: bool) -> list[RivalTime]:
     name, device = calls[0].name, calls[0].device
     twin = getattr(reference, name, None)
-    variants: dict[str, Callable[[], object]] = {"fused": lambda: _run_all(calls, ops)}
+    variants: dict[str, Callable[[], object]] = {}
     notes: dict[str, str] = {}
+    if ops.compiled:
+        variants["fused"] = lambda: _run_all(calls, ops)
+    else:
+        notes["fused"] = "It is not compiled here; plain torch stands in for it."
     if twin is None:
         notes["eager"] = "It has no twin in plain torch."
     elif (needed := _twin_bytes(calls)) > available_memory(device) // 2:

@@ -27,6 +27,7 @@ from dsae_core.profiling import (
 )
 from dsae_core.prompts import PromptPairs
 from dsae_core.roofline import Ceilings, OperatorCall, flops_of, kernel_time
+from dsae_core.ui.charts.kernels import rivals_frame
 
 
 def encode_call() -> OperatorCall:
@@ -156,6 +157,16 @@ def test_a_twin_that_needs_too_much_memory_is_not_run(monkeypatch: pytest.Monkey
     assert fused.ms is not None
     assert eager.ms is None
     assert "GiB" in eager.note == compiled.note
+
+
+def test_plain_torch_is_not_called_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "compiled", False)
+    fused, eager, _ = profile_rivals([encode_call()], compile_twins=False)
+    assert (fused.variant, fused.ms) == ("fused", None)
+    assert "not compiled" in fused.note
+    assert eager.ms is not None
+    frame = rivals_frame((fused, eager))
+    assert frame["ratio"].isna().all()
 
 
 def test_without_a_working_torch_compile_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
