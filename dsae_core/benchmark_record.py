@@ -217,8 +217,11 @@ def _read_settings(data: Any) -> dict[str, Any]:
     for name in ("examples", "threads"):
         documents.whole(documents.field(settings, name), name)
     documents.members(settings.get("method_settings", {}), "method_settings")
-    for model in documents.items(settings["models"], "models"):
-        documents.text(documents.field(model, "name"), "a model's name")
+    models = documents.items(settings["models"], "models")
+    names = [documents.text(documents.field(model, "name"), "a model's name") for model in models]
+    if len(set(names)) < len(names):
+        raise ValueError("a model is named twice")
+    for model in models:
         documents.text(documents.field(model, "digest"), "a model's digest")
         for task, truth in documents.members(documents.field(model, "truths"), "truths").items():
             documents.text(documents.field(truth, "name"), f"the name of the truth of {task}")

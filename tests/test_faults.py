@@ -465,6 +465,25 @@ def test_a_gpu_that_fails_while_a_model_is_loaded(
     assert discover(model, long_pairs(2, 6), epochs=2).warnings == model.notes
 
 
+@pytest.mark.promise("Where a GPU fails while a model is loaded, it is loaded on the CPU, and its results say so.")
+def test_gpus_that_fail_while_a_model_is_spread(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = model_loading._read
+
+    def fail(*arguments: Any) -> Any:
+        if arguments[-1] == "auto":
+            raise FAILURES[0]
+        return read(*arguments)
+
+    monkeypatch.setattr(model_loading, "_read", fail)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    model = load_model(str(saved), device="auto")
+    assert model.device.type == "cpu"
+    assert "was loaded on the CPU" in model.notes[0]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(type(FAILURES[0])):  # no GPU took part, so there is nothing to go back to
+        load_model(str(saved), device="auto")
+
+
 def test_a_gpu_too_small_for_a_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1, 10**12))

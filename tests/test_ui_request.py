@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +17,7 @@ from dsae_core.errors import UserError
 from dsae_core.result import Discovery
 from dsae_core.settings import METHODS
 from dsae_core.ui.controls import METHOD_HELP, attribute_helps
-from dsae_core.ui.jobs import NICENESS, Job, JobQueue, Report
+from dsae_core.ui.jobs import Job, JobQueue, Report
 from dsae_core.ui.request import CUSTOM, RunRequest
 from dsae_core.ui.text import escape_html, escape_markdown, number, plural, seconds, share
 
@@ -170,18 +168,6 @@ def test_runs_wait_for_one_another() -> None:
     assert first.result is not None
     assert queue.recall(RunRequest(seed=0)) is first.result
     assert queue.recall(RunRequest(seed=1)) is None
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
-def test_runs_step_back_for_the_threads_that_draw_pages() -> None:
-    def niceness() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    here = niceness()
-    job = JobQueue().submit(lambda report: niceness())
-    until(lambda: job.over)
-    assert job.result == min(here + NICENESS, 19)
-    assert niceness() == here
 
 
 def test_cancel_ends_a_run_at_its_next_report() -> None:

@@ -49,24 +49,27 @@ def load_model(
     With the device "auto" accelerate spreads the layers over the GPUs that are there, then the CPU's memory, then the
     disk; a mapping from modules to devices (accelerate's `device_map`) says itself where each goes.
 
-    Where a GPU fails meanwhile, lost or out of memory, the model is loaded on the CPU, and its notes say so.
+    Where a GPU fails meanwhile, lost or out of memory, the model is loaded on the CPU, and its notes say so; not where
+    a mapping was given.
 
     Raises:
         UserError: The model cannot be found, read, held in memory or used; the message says what to do.
     """
-    if device == "auto" or isinstance(device, Mapping):
+    if isinstance(device, Mapping):
         return _load(name_or_path, torch.device("cpu"), dtype, progress, device)
-    target = _device(device)
+    spread = "auto" if device == "auto" else None
+    target = torch.device("cpu") if spread else _device(device)
     try:
-        return _load(name_or_path, target, dtype, progress)
+        return _load(name_or_path, target, dtype, progress, spread)
     except (RuntimeError, TooLittleMemoryError) as error:
-        if target.type == "cpu" or not is_device_failure(error):
+        uses_gpu = torch.cuda.is_available() if spread else target.type != "cpu"
+        if not uses_gpu or not is_device_failure(error):
             raise
-        note = f"{device_failed(target, error)} {name_or_path} was loaded on the CPU."
+        note = f"{device_failed('cuda' if spread else target, error)} {name_or_path} was loaded on the CPU."
     return replace(_load(name_or_path, torch.device("cpu"), dtype, progress), notes=(note,))
 
 
-def device_failed(device: torch.device, error: Exception) -> str:
+def device_failed(device: torch.device | str, error: Exception) -> str:
     """The sentence on a device that raised this."""
     return f"The device {device} failed ({first_line(error)})."
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
-import os
-import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -23,9 +20,6 @@ Report = Callable[[str, float], None]
 
 T = TypeVar("T")
 Work = Callable[[Report], T]
-
-NICENESS = 5
-"""How far the worker steps back for the threads that draw pages: a run takes no longer where nobody looks."""
 
 _log = logging.getLogger(__name__)
 _numbers = itertools.count(1)
@@ -163,7 +157,6 @@ class JobQueue:
         return next((i for i, (waiting, _) in enumerate(self._waiting) if waiting is job), None)
 
     def _run(self) -> None:
-        _step_back()
         while True:
             self._do(*self._next())  # no name for the job here: it would outlive the job until the next one comes
 
@@ -213,11 +206,3 @@ def _end(job: Job, status: Status) -> None:
     job.status = status
     _log.info("job %d %s after %.2f s", job.number, status, job.elapsed)
     job._ended.set()
-
-
-def _step_back() -> None:
-    """Lower the priority of this thread, and so of those it starts; only Linux has priorities of threads."""
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        with contextlib.suppress(OSError):  # a sandbox may forbid it
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)

@@ -220,6 +220,8 @@ def _run(name: str, arguments_of: Callable[[Choices], list[Any]], data: bytes) -
     if name.startswith("train"):
         _check_training(name, arguments, results)
         return
+    if name in ("encode_codes", "discover_heads") and not _sums_exactly(*_wide(arguments[:3])):
+        return
     twin = getattr(reference, name)(*_wide(arguments))
     expected = twin if isinstance(twin, tuple) else (twin,)
     for place, (found, wanted) in enumerate(zip(results, expected, strict=True)):
@@ -238,6 +240,15 @@ def _wide(arguments: list[Any]) -> list[Any]:
     plain = [a.detach().resolve_neg() if isinstance(a, Tensor) else a for a in arguments]
     plain = [float(torch.tensor(a)) if isinstance(a, float) else a for a in plain]
     return [a.double() if isinstance(a, Tensor) and a.is_floating_point() else a for a in plain]
+
+
+def _sums_exactly(z: Tensor, dictionary: Tensor, bias: Tensor) -> bool:
+    """Whether float32 adds up these numbers without rounding in any order, those aside that are not finite."""
+    finite = [numbers[torch.isfinite(numbers)] for numbers in (z, dictionary, bias)]
+    if any(bool((numbers != numbers.round()).any()) for numbers in finite):
+        return False
+    z_most, dictionary_most, bias_most = (float(numbers.abs().max()) if numbers.numel() else 0.0 for numbers in finite)
+    return z_most * dictionary_most * z.shape[-1] + bias_most < 2**24
 
 
 def _check_training(name: str, arguments: list[Any], results: tuple[Tensor, ...]) -> None:
