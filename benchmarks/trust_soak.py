@@ -54,23 +54,28 @@ PLACES = ("store", "park", "school", "office")
 PAGES = ("Compare", "Runs", "Kernels", "About", "Discover")
 HEADLINE = ".d-headline"
 
-WATCH = """before => new Promise((done, failed) => {
-    let released = null, changed = null, said = before;
-    const release = () => { released = performance.now(); };
-    addEventListener("pointerup", release, {once: true, capture: true});
-    const end = performance.now() + 60000;
-    const look = () => {
-        const now = performance.now(), text = document.querySelector(".d-headline")?.innerText;
-        const app = document.querySelector("[data-testid=stApp]").dataset.testScriptState;
-        if (text && text !== said) { said = text; changed = now; }
-        if (released !== null && changed !== null && app === "notRunning" && now - Math.max(released, changed) > 1000)
-            done(Math.max(changed - released, 0) / 1000);
-        else if (now > end) failed(new Error("the headline stayed: " + text));
-        else requestAnimationFrame(look);
-    };
-    look();
-})"""
-"""Seconds from the release of the pointer to the frame that has the last new headline, by the page's own clock."""
+WATCH = """before => {
+    window.headlineFollowed = new Promise((done, failed) => {
+        let released = null, changed = null, said = before;
+        addEventListener("pointerup", event => { released = event.timeStamp; }, {once: true, capture: true});
+        const end = performance.now() + 60000;
+        const look = () => {
+            const now = performance.now(), text = document.querySelector(".d-headline")?.innerText;
+            const app = document.querySelector("[data-testid=stApp]").dataset.testScriptState;
+            if (text && text !== said) { said = text; changed = now; }
+            const both = released !== null && changed !== null;
+            if (both && app === "notRunning" && now - Math.max(released, changed) > 1000)
+                done(Math.max(changed - released, 0) / 1000);
+            else if (now > end) failed(new Error(`released ${released}, headline ${changed}, ${app}: ${text}`));
+            else requestAnimationFrame(look);
+        };
+        look();
+    });
+}"""
+"""Watches from now on: seconds from the pointer's release to the frame with the last new headline, by the page's clock.
+
+It has to be there before the pointer moves: a busy page handles input before it runs what else it was sent.
+"""
 
 
 @dataclass
@@ -176,12 +181,12 @@ async def drag(visit: Visit) -> None:
     share = (x - track["x"]) / track["width"]
     target = track["x"] + track["width"] * visit.rng.uniform(*((0.5, 0.9) if share < 0.35 else (0.05, 0.2)))
     before = await page.locator(HEADLINE).first.inner_text()
-    timed = asyncio.ensure_future(page.evaluate(WATCH, before))
+    await page.evaluate(WATCH, before)
     await page.mouse.move(x, y)
     await page.mouse.down()
     await page.mouse.move(target, y, steps=8)
     await page.mouse.up()
-    visit.drags.append(float(await timed))
+    visit.drags.append(float(await page.evaluate("window.headlineFollowed")))
 
 
 async def select(visit: Visit) -> None:

@@ -55,6 +55,7 @@ def dashboard(
             "kept runs; use --demo for visitors.",
             err=True,
         )
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # a thread a page, each with memory of its own, would fill it
     sys.stdout.flush()
     os.execv(sys.executable, arguments)
 

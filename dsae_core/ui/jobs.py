@@ -83,7 +83,13 @@ class JobQueue:
     """Does one job after another on a thread of its own."""
 
     def __init__(
-        self, *, keep: int = 8, patience: float = 180.0, most: int | None = None, longest: float | None = None
+        self,
+        *,
+        keep: int = 8,
+        patience: float = 180.0,
+        most: int | None = None,
+        longest: float | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         """
         Args:
@@ -91,11 +97,13 @@ class JobQueue:
             patience: a job that nobody looks at for so many seconds is dropped; its page was closed.
             most: jobs that may wait; a job beyond them fails at once. None for any number.
             longest: seconds after which a running job is ended at its next report; None for any time.
+            prepare: called once, on the thread that does the jobs, before the first.
         """
         self._keep = keep
         self._patience = patience
         self._most = most
         self._longest = longest
+        self._prepare = prepare
         self._waiting: deque[tuple[Job, Work[Any]]] = deque()
         self._results: OrderedDict[Hashable, Any] = OrderedDict()
         self._changed = threading.Condition()
@@ -157,6 +165,8 @@ class JobQueue:
         return next((i for i, (waiting, _) in enumerate(self._waiting) if waiting is job), None)
 
     def _run(self) -> None:
+        if self._prepare is not None:
+            self._prepare()
         while True:
             self._do(*self._next())  # no name for the job here: it would outlive the job until the next one comes
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import streamlit as st
+import torch
 from torch import Tensor
 
 from dsae_core.discovery import discover
@@ -28,7 +29,12 @@ def shared_queue() -> JobQueue:
     """The server's one queue."""
     if (limits := demo_limits()) is None:
         return JobQueue()
-    return JobQueue(most=limits.waiting, longest=limits.job_seconds)
+    return JobQueue(most=limits.waiting, longest=limits.job_seconds, prepare=_leave_a_core)
+
+
+def _leave_a_core() -> None:
+    """To the threads that draw pages: somebody looks at one while another's run is computed."""
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
 def check_asked(request: RunRequest) -> None:
