@@ -47,8 +47,10 @@ def test_what_is_right_passes(soak: ModuleType) -> None:
     found = outcome(soak)
     assert kept(soak, found) == [True] * 4
     figures = [row["figure"] for row in soak.rows(found)]
-    assert figures[0] == "0 errors in 6 actions over 10 minutes (6 x threshold drag)"
-    assert figures[1].startswith("1000 to 1000 MiB; over the last 60% of the time +0.00 MiB a minute")
+    assert (
+        figures[0] == "0 errors in 6 actions over 10 minutes (6 x threshold drag), 2 to 8 s between a visitor's actions"
+    )
+    assert figures[1].startswith("1000 to 1000 MiB at rest; over the last 60% of the time +0.00 MiB a minute")
     assert figures[2].startswith("p95 0.30 s, median 0.20 s of 6 drags")
     assert figures[3] == "2 jobs, 0 cancelled, 1 failed"
 
@@ -70,9 +72,14 @@ def test_what_is_wrong_fails(soak: ModuleType) -> None:
 
 @pytest.mark.parametrize(("slope", "flat"), [(-5.0, True), (0.9, True), (5.0, True), (10.0, False), (100.0, False)])
 def test_memory_that_grows_is_not_flat(slope: float, flat: bool, soak: ModuleType) -> None:
-    """Ten minutes from 1000 MiB on: 5 MiB a minute are 2.9 % of it in six minutes, 10 are 5.6 %."""
-    assert soak.growth(outcome(soak, slope=slope).memory)[0] == pytest.approx(slope)
+    """Ten minutes from 1000 MiB on: 5 MiB a minute are 2.6 % of it in five and a half, 10 are 5.1 %."""
+    assert soak.growth(soak.at_rest(outcome(soak, slope=slope).memory))[0] == pytest.approx(slope)
     assert kept(soak, outcome(soak, slope=slope))[1] is flat
+
+
+def test_what_a_run_takes_for_a_moment_does_not_count(soak: ModuleType) -> None:
+    memory = [(float(t), 1000.0 + 500 * (t % 30 > 3)) for t in range(0, 90)]
+    assert soak.at_rest(memory) == [(0.0, 1000.0), (30.0, 1000.0), (60.0, 1000.0)]
 
 
 @pytest.mark.browser
@@ -82,10 +89,11 @@ def test_memory_that_grows_is_not_flat(slope: float, flat: bool, soak: ModuleTyp
 )
 @needs_browser[1]
 def test_two_visitors_at_once(soak: ModuleType, record_property: Callable[[str, object], None]) -> None:
-    found = soak.soak(minutes=40 / 60, sessions=2, every=2.0)
+    found = soak.soak(minutes=40 / 60, sessions=2, pause=(0.2, 1.0))
     assert found.errors == []
     assert all(visit.actions for visit in found.visits)
     assert soak.order_kept(found.jobs)
     assert "done" in [status for _, status in found.jobs]
     assert max(found.drags, default=0.0) < 30
-    record_property("figure", soak.rows(found)[0]["figure"])
+    actions = sum(found.actions.values())
+    record_property("figure", f"{actions} actions and {len(found.jobs)} runs of {len(found.visits)} visitors")
