@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import platform
@@ -25,7 +24,7 @@ from dsae_core import _native, ops, reference
 from dsae_core.discovery import discover, discover_from_activations
 from dsae_core.files import write_atomic
 from dsae_core.models import LanguageModel
-from dsae_core.models.memory import available_memory
+from dsae_core.models.memory import available_memory, give_back_memory
 from dsae_core.prompts import PromptPairs
 from dsae_core.roofline import (
     Ceilings,
@@ -400,9 +399,7 @@ def extra_mib(run: Callable[[], object], device: torch.device) -> float | None:
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not os.access(reset, os.W_OK):
         return None
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)  # freed memory that the process still holds would hide what the call takes
+    give_back_memory()  # freed memory that the process still holds would hide what the call takes
     reset.write_text("5")  # the peak starts anew
     before = _kib(status, "VmRSS")
     run()

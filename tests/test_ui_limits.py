@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import streamlit as st
+import torch
 from streamlit.testing.v1 import AppTest
 from test_ui_library import run_of
 from test_ui_view import small_discovery
@@ -238,6 +239,21 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_a_demo_leaves_a_core_to_its_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(sys, "setswitchinterval", asked.append)
+    for limits, expected in ((None, []), (Limits(), [3, 0.001])):
+        monkeypatch.setattr(runs, "demo_limits", lambda limits=limits: limits)
+        runs.shared_queue.clear()
+        for _ in range(2):
+            job = runs.shared_queue().submit(lambda report: None)
+            assert job.wait(20)
+        assert asked == expected
+    runs.shared_queue.clear()
 
 
 def test_a_full_queue_says_so_and_takes_jobs_again(gate: threading.Event) -> None:

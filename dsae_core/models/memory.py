@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,6 +164,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "bad allocation")
+
+
+def give_back_memory() -> None:
+    """Give freed memory that this process still holds back to the system, where that can be asked for."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl has none
+        if trim is not None:
+            trim(0)
 
 
 def is_device_failure(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from dsae_core.errors import UserError
+from dsae_core.models.memory import give_back_memory
 from dsae_core.ui import faults
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -169,6 +170,7 @@ class JobQueue:
             self._prepare()
         while True:
             self._do(*self._next())  # no name for the job here: it would outlive the job until the next one comes
+            give_back_memory()  # what a run took for a moment, a server would keep for good
 
     def _next(self) -> tuple[Job, Work[Any]]:
         with self._changed:

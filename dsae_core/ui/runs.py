@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -35,6 +36,7 @@ def shared_queue() -> JobQueue:
 def _leave_a_core() -> None:
     """To the threads that draw pages: somebody looks at one while another's run is computed."""
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    sys.setswitchinterval(0.001)  # seconds until a page's thread has its turn; 0.005 is usual
 
 
 def check_asked(request: RunRequest) -> None:
