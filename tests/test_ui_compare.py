@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
@@ -98,6 +100,50 @@ def test_two_runs_head_by_head() -> None:
     assert compare.difference_sentence(found) == "A finds 2 heads, B finds 2; 1 of them is the same."
     drawn = charts.difference_map(frame).data["heads"]
     assert drawn["side"].tolist() == ["higher in B", "higher in A", "higher in A", "alike"]
+
+
+def test_names_beside_points_are_as_near_as_they_can_be_and_never_overlap() -> None:
+    assert charts.spread([0.9, 0.5, 0.1], 0.1, 0.0, 1.0) == pytest.approx([0.9, 0.5, 0.1])
+    assert charts.spread([0.8, 0.8, 0.1], 0.1, 0.0, 1.0) == pytest.approx([0.85, 0.75, 0.1])
+    assert charts.spread([1.0, 1.0, 1.0], 0.1, 0.0, 1.0) == pytest.approx([1.0, 0.9, 0.8])
+    assert charts.spread([0.1, 0.05, 0.0], 0.1, 0.0, 1.0) == pytest.approx([0.2, 0.1, 0.0])
+    crowded = charts.spread([0.9, 0.9, 0.9, 0.1], 0.4, 0.0, 1.0)  # more than there is room for
+    assert [a - b for a, b in itertools.pairwise(crowded)] == pytest.approx([0.4] * 3)
+
+
+@pytest.mark.parametrize(
+    "aucs", [[0.97], [0.5, 0.5], [0.999, 0.99, 0.98, 0.97, 0.96, 0.9, 0.4], [0.95 - i / 99 for i in range(16)]]
+)
+def test_names_have_a_line_s_height_each_in_the_chart_of_cost(aucs: list[float]) -> None:
+    table = comparison.table([line([[1.0]], "paired", auc=auc) for auc in aucs], has_truth=True)
+    drawing = charts.cost_chart(table)
+    height = drawing.spec["layer"][1]["encoding"]["y"]
+    low, high = height["scale"]["domain"]
+    assert max(height["axis"]["values"]) <= 1
+    assert len(height["axis"]["values"]) >= 2
+    plot = drawing.spec["height"] - charts.COST_AROUND - charts.LABEL_PIXELS
+    at = drawing.data["methods"]["label_at"].tolist()
+    pixels = [(a - b) / (high - low) * plot for a, b in itertools.pairwise(at)]
+    assert all(gap >= charts.LABEL_PIXELS - 1e-6 for gap in pixels)
+    assert low < min(aucs)
+    assert max(aucs) < high
+    assert low - 1e-9 <= min(at)
+    assert max(at) <= high + 1e-9
+
+
+def test_the_order_of_heads_without_a_score_leaves_little_ink() -> None:
+    heads = pd.DataFrame(
+        {
+            "layer": [0, 0],
+            "head": [0, 1],
+            "first_share": [0.3, 0.8],
+            "second_share": [0.5, 1.0],
+            "side": ["second", "second"],
+            "found": ["neither", "both"],
+        }
+    )
+    ink = charts.difference_map(heads).data["heads"]["ink"].tolist()
+    assert ink == pytest.approx([0.5**4 - 0.3**4, 1 - 0.8**4])
 
 
 def test_a_run_against_itself_has_no_difference() -> None:

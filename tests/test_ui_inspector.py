@@ -171,6 +171,15 @@ def test_patching_in_words(found: PatchEffect, told: list[str]) -> None:
     assert all(words in sentence for words in told)
 
 
+def test_two_effects_of_one_head_are_told_apart(view: View) -> None:
+    found = patched(0.4, 0.3, 0.5, pairs=2)
+    truth = dataclasses.replace(small_truth(), provenance={"prompts": 32})
+    assert inspector.patch_note(View(view.discovery, truth), found, (1, 0)) == (
+        "This is on the 2 pairs of this result; the +25.0 % above is on the 32 pairs the circuit was measured on."
+    )
+    assert inspector.patch_note(View(view.discovery, None), found, (1, 0)) == ""
+
+
 def test_what_is_lacking_is_named(view: View) -> None:
     assert inspector.lacking(view, answers=False) == ""
     assert "no answers" in inspector.lacking(view, answers=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -114,6 +115,25 @@ def test_a_first_visit_shows_the_stored_demo(app: AppTest) -> None:
     assert "2 prompt pairs point to 2 of 4 heads; 1 of the 2 in the measured circuit is among them." in html(app)
     assert len(titles(app)) == 6
     assert "Settings changed" not in html(app)
+
+
+def test_the_stored_demo_says_what_to_do_next_and_a_run_of_one_s_own_does_not(app: AppTest) -> None:
+    app.run()
+    assert "Press Run discovery to compute it here" in html(app)
+    app.slider(key="result1_threshold").set_value(0.0).run()
+    assert "Press Run discovery to compute it here" in html(app)
+    run_button(app).click().run()
+    finish(app)
+    assert "Press Run discovery" not in html(app)
+
+
+def test_charts_that_a_narrow_page_scrolls_say_so(app: AppTest) -> None:
+    app.run()
+    headings = [line for line in html(app).splitlines() if 'class="d-title"' in line]
+    hints = [line.split("<span>")[0].split(">")[-1] for line in headings if "swipe for later layers" in line]
+    assert hints == ["Scores", "Circuit"]
+    assert ".d-swipe { display: none; }" in theme.STYLE.split("@media")[0]
+    assert ".d-swipe { display: inline" in theme.STYLE.split("@media (max-width: 640px)")[1]
 
 
 def test_every_control_has_a_help(app: AppTest) -> None:
@@ -411,9 +431,11 @@ def test_patching_a_head_says_what_it_did(demo_with_answers: AppTest, model: Mod
     app.button(key="patch").click().run()
     assert "With 1.0 patched the logit difference falls from 4.00 to 2.00" in html(app)
     assert "carries 50&nbsp;% of the difference (95&nbsp;% bootstrap interval +40 to +60&nbsp;%" in html(app)
+    assert "the +25.0 % above is on the circuit" in html(app)
     assert app.button(key="patch").disabled
     app.selectbox(key="result1_head").select("0.1").run()
     assert "patched the logit" not in html(app)
+    assert "+25.0 % above" not in html(app)
     assert not app.button(key="patch").disabled
     app.selectbox(key="result1_head").select("1.0").run()
     assert "With 1.0 patched" in html(app)  # remembered, not asked again
@@ -570,3 +592,21 @@ def test_page_and_charts_agree_on_colours(mode: str) -> None:
     for name, colour in (("tp", true_positive), ("fp", false_positive), ("missed", missed)):
         pair = theme.STYLE.split(f"--{name}: light-dark(")[1].split(")")[0].split(", ")
         assert pair[side] == colour
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_words_on_the_main_button_can_be_read(mode: str) -> None:
+    """WCAG asks for a contrast of 4.5."""
+    config = (Path(theme.__file__).parent / ".streamlit" / "config.toml").read_text(encoding="utf-8")
+    ground = tomllib.loads(config)["theme"][mode]["primaryColor"]
+    rule = theme.STYLE.split('stBaseButton-primary"]')[1]
+    colours = rule.split("light-dark(")[1].split(")")[0].split(", ")
+    lighter, darker = sorted((_luminance(ground), _luminance(colours[("light", "dark").index(mode)])), reverse=True)
+    assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+
+
+def _luminance(colour: str) -> float:
+    """Of "#rrggbb", as WCAG defines it."""
+    parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

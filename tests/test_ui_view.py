@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,12 +13,14 @@ from dsae_core.circuits import Circuit
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
 from dsae_core.settings import PositionalSettings, settings_to_dict
+from dsae_core.significance import RATE
 from dsae_core.ui.charts.circuit_graph import circuit_graph, edge_paths
 from dsae_core.ui.charts.curves import precision_recall, precision_recall_frame, ranked_scores, roc, roc_frame
 from dsae_core.ui.charts.heatmap import heatmap, legend_scores
 from dsae_core.ui.charts.style import STATUSES, Grid, ticks
 from dsae_core.ui.sections.header import sentence
 from dsae_core.ui.sections.prompts import codes_frame, codes_table, facts
+from dsae_core.ui.text import rate
 from dsae_core.ui.view import FALSE_POSITIVE, FOUND, MISSED, OUTSIDE, TRUE_POSITIVE, View
 
 
@@ -130,6 +133,36 @@ def test_the_knee_of_equal_scores_is_no_threshold() -> None:
     assert flat.at(flat.start)["status"].tolist() == [FOUND] * 4
 
 
+def with_rates(rates: list[float]) -> View:
+    """The small discovery with false discovery rates of one's own, head by head."""
+    view = View(small_discovery(), small_truth())
+    view.__dict__["heads"] = view.heads.assign(false_discovery_rate=rates)
+    return view
+
+
+def test_the_rate_at_a_threshold_is_that_of_its_worst_head() -> None:
+    view = with_rates([1.0, 0.3, 0.02, 0.6])  # scores 0, 1, 4, .5
+    assert view.rate(4.0) == 0.02
+    assert view.rate(1.0) == 0.3
+    assert view.rate(0.0) == 1.0
+    assert view.rate(4.01) is None  # no head, no rate
+
+
+def test_scores_without_rates_have_none(view: View) -> None:
+    assert view.heads["false_discovery_rate"].isna().all()  # four heads are too few to tell
+    assert view.rate(1.0) is None
+
+
+def test_the_threshold_starts_where_the_rate_is_low_enough() -> None:
+    assert with_rates([1.0, RATE, 0.02, 0.6]).start == pytest.approx(1.0)
+    assert with_rates([1.0, 1.0, 0.02, 1.0]).start == pytest.approx(4.0)
+    assert with_rates([1.0] * 4).start == pytest.approx(1.0)  # none is: the knee
+
+
+def test_rates_in_words() -> None:
+    assert [rate(value) for value in (0.0, 0.0049, 0.005, 0.17, 1.0)] == ["<.01", "<.01", ".01", ".17", "1.00"]
+
+
 def test_edges_join_found_heads_strongest_first(view: View) -> None:
     assert view.edges(1.0, 10).to_dict("records") == [
         {"layer_a": 0, "head_a": 1, "layer_b": 1, "head_b": 0, "score": 3.0}
@@ -210,6 +243,9 @@ def test_facts_name_what_is_known(view: View, blind: View) -> None:
     assert facts(view, (1, 0)).startswith(
         "Score 4.00, rank 1 of 4, 3 unique codes, in the circuit, patching effect +25.0 %"
     )
+    assert facts(view, (1, 0)).endswith("+30.0) on the circuit's own pairs.")
+    measured = dataclasses.replace(small_truth(), provenance={"prompts": 32})
+    assert facts(View(view.discovery, measured), (1, 0)).endswith(" on the 32 pairs the circuit was measured on.")
     assert "circuit" not in facts(blind, (1, 0))
 
 

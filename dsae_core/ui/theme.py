@@ -28,6 +28,11 @@ STYLE = """
   --amber: light-dark(#9a6700, #e3b341);
   font-variant-numeric: tabular-nums;
 }
+/* Menus and dialogs lie outside .stApp and know nothing of its scheme, only the colour of their text. */
+:is([data-testid="stPopoverBody"], [data-testid="stDialog"]) { --ink: currentColor;
+  --quiet: color-mix(in srgb, currentColor 74%, transparent);
+  --faint: color-mix(in srgb, currentColor 55%, transparent); --line: color-mix(in srgb, currentColor 15%, transparent);
+  --amber: color-mix(in srgb, #c98b12 70%, currentColor); font-variant-numeric: tabular-nums; }
 [data-testid="stMainBlockContainer"] { padding: 4.5rem 2.2rem 4rem; max-width: 1500px; }
 .stMain [data-testid="stVerticalBlock"] { gap: .7rem; }
 [data-testid="stSidebarContent"] [data-testid="stVerticalBlock"] { gap: .8rem; }
@@ -127,6 +132,8 @@ STYLE = """
 [class*="st-key-run_row_"] { border-top: 1px solid var(--line); padding-top: .7rem; }
 .st-key-prose { max-width: 46rem; margin: 0 auto; }
 .st-key-prose h1 { font-family: "Source Serif", Georgia, serif; }
+.stApp :is(a, button, summary):focus-visible { outline: 2px solid var(--tp); outline-offset: 1px; }
+[data-testid="stBaseButton-primary"]:not(:disabled) { color: light-dark(#ffffff, #11161c); }
 [data-testid="stSidebarContent"] [data-testid="stAlert"] p { font-size: .86rem; line-height: 1.4; }
 @media (max-width: 640px) {
   .stMain [data-testid="stHorizontalBlock"] { gap: .6rem; }
@@ -135,6 +142,7 @@ STYLE = """
   .d-figures { display: grid; grid-template-columns: repeat(3, 1fr); gap: .4rem .8rem; }
   .d-swipe { display: inline; font-style: normal; }
   .d-codes td.tokens { min-width: 13rem; }
+  .d-codes.d-lines td.nowrap:not(.yes) { white-space: normal; min-width: 6rem; }
   [data-testid="stExpandSidebarButton"] { width: auto; }
   [data-testid="stExpandSidebarButton"]::after { content: "Pages and settings"; font-size: .86rem; margin-left: .3rem; }
   [class*="st-key-run_row_"] { flex-wrap: wrap; }

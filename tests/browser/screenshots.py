@@ -111,6 +111,24 @@ def attention(page: Page) -> None:
     page.get_by_text("With 23.3 patched").wait_for(timeout=300_000)
 
 
+def share_menu(page: Page) -> None:
+    """The Share menu, opened."""
+    page.get_by_role("button", name="Share").click()
+    page.get_by_text("repeats this run").wait_for()
+
+
+def export_menu(page: Page) -> None:
+    """The Export menu, opened."""
+    page.get_by_role("button", name="Export").click()
+    page.get_by_test_id("stPopoverBody").get_by_role("button", name="PNG").wait_for()
+
+
+def share_menu_own(page: Page) -> None:
+    """The Share menu of a run on somebody's own prompts, which the link and the script carry."""
+    custom(page)
+    share_menu(page)
+
+
 def asking(page: Page) -> None:
     """A side job under way."""
     page.get_by_role("button", name="Validate the circuit").click()
@@ -231,6 +249,9 @@ STATES: list[Callable[[Page], None]] = [
     codes,
     attention,
     output,
+    share_menu,
+    export_menu,
+    share_menu_own,
     asking,
     validated,
     editor_empty,

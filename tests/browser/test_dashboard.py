@@ -24,6 +24,9 @@ def test_a_first_visit_shows_the_stored_demo(page: Page) -> None:
     expect(page.locator(".d-headline", has_text="10 prompt pairs point to")).to_be_visible()
     expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(5)
     expect(page.get_by_test_id("stException")).to_have_count(0)
+    expect(page.get_by_text("Press Run discovery to compute it here")).to_be_visible()
+    expect(page.locator(".d-swipe")).to_have_count(2)
+    expect(page.locator(".d-swipe").first).to_be_hidden()  # nothing to swipe where all layers are in sight
     assert len(set(scores(page))) >= 270
 
 
@@ -71,6 +74,11 @@ def test_the_discovery_can_be_saved(page: Page) -> None:
 def test_a_page_narrower_than_its_charts_scrolls_them(browser: Browser, url: str) -> None:
     page = open_page(browser, url, width=390, height=844)
     assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 390
+    for name in ("heatmap", "circuit"):
+        chart = page.locator(f"[class*='_{name}_scroll']").first
+        assert chart.evaluate("box => box.scrollWidth > box.clientWidth")
+    for i in range(2):
+        expect(page.locator(".d-swipe").nth(i)).to_be_visible()
     page.context.close()
 
 
@@ -82,11 +90,67 @@ def test_run_discovery_draws_a_new_heatmap(browser: Browser, url: str) -> None:
     press_run(page)
     wait_until_idle(page)
     expect(page.get_by_text("Stored demo")).to_have_count(0)
+    expect(page.get_by_text("Press Run discovery")).to_have_count(0)
     expect(page.locator(".d-eyebrow").first).to_contain_text("2 + 2 prompts")
     expect(page.locator(".d-headline", has_text="2 prompt pairs")).to_be_visible()
     expect(page.get_by_test_id("stException")).to_have_count(0)
     assert len(scores(page)) >= 270
     assert scores(page) != before
+    page.context.close()
+
+
+def focused(page: Page) -> tuple[str, bool]:
+    """The name of what has the focus, and whether one sees that it has."""
+    found = page.evaluate(
+        """() => {
+            const here = document.activeElement, style = getComputedStyle(here);
+            const name = here.getAttribute('aria-label') || here.innerText || here.value || '';
+            return [name, style.outlineStyle !== 'none' || style.boxShadow !== 'none'];
+        }"""
+    )
+    return str(found[0]), bool(found[1])
+
+
+@pytest.mark.model
+def test_the_keyboard_alone_starts_a_run(browser: Browser, url: str) -> None:
+    page = open_page(browser, url + QUICK + "&seed=2")
+    names: list[str] = []
+    while not names or names[-1] != "Run discovery":
+        assert len(names) < 30, names
+        page.keyboard.press("Tab")
+        name, seen = focused(page)
+        names.append(name)
+        if page.evaluate("['BUTTON', 'A', 'SUMMARY'].includes(document.activeElement.tagName)"):
+            assert seen, name  # fields show it by their frame
+    settings = [name for name in names if name in ("Model", "Task", "Examples", "Seed", "Run discovery")]
+    assert settings == ["Model", "Task", "Examples", "Seed", "Run discovery"]
+    page.keyboard.press("Enter")
+    wait_until_idle(page)
+    expect(page.locator(".d-headline", has_text="2 prompt pairs")).to_be_visible()
+    page.get_by_role("link", name="Compare").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+    assert focused(page) == ("Compare", True)
+    page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_in_a_menu_can_be_read(browser: Browser, url: str, scheme: str) -> None:
+    """Menus lie outside the page's own element, whose colours they do not inherit."""
+    page = open_page(browser, url, scheme=scheme)
+    page.get_by_role("button", name="Share").click()
+    quiet = page.get_by_test_id("stPopoverBody").locator(".d-title span").first
+    light, alpha = quiet.evaluate(
+        """element => {
+            const paint = document.createElement('canvas').getContext('2d');
+            paint.fillStyle = getComputedStyle(element).color;
+            paint.fillRect(0, 0, 1, 1);
+            const [r, g, b, a] = paint.getImageData(0, 0, 1, 1).data;
+            return [(r + g + b) / 3, a / 255];
+        }"""
+    )
+    assert (light > 128) == (scheme == "dark")
+    assert 0.6 < alpha < 1  # quieter than the title beside it
     page.context.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -19,7 +20,13 @@ SIDES = {"second": "higher in B", "first": "higher in A"}
 ROW, SMALL_ROW = 24, 14
 """Pixels a head, in a whole-width chart and in one of several."""
 
-COST_HEIGHT, LABEL_PIXELS = 300, 20
+RANK_POWER = 4
+"""Of a rank's share for its ink: heads in the lower half differ by chance, and the power leaves them pale."""
+
+COST_HEIGHT, COST_AROUND, LABEL_PIXELS, LABEL_COLUMN = 360, 110, 17, 184
+"""Pixels of the chart of accuracy and cost: its least height, what of it the axis takes, a name, their column."""
+
+LEGEND_COLUMNS = 2
 
 
 def small_heatmap(heads: pd.DataFrame, scale: Scale) -> Drawing:
@@ -34,12 +41,16 @@ def small_heatmap(heads: pd.DataFrame, scale: Scale) -> Drawing:
 
 
 def difference_map(heads: pd.DataFrame) -> Drawing:
-    """How far each head moved from one run to another.
+    """How far each head moved from one run to another; as in the heatmaps of ranks, the ink is kept for upper ranks.
 
     Args:
         heads: Difference.heads.
     """
-    shown = heads.assign(side=heads["side"].map(SIDES).fillna("alike"), circuit=heads["found"].map(_in_circuit))
+    shown = heads.assign(
+        side=heads["side"].map(SIDES).fillna("alike"),
+        circuit=heads["found"].map(_in_circuit),
+        ink=(heads["second_share"] ** RANK_POWER - heads["first_share"] ** RANK_POWER).abs(),
+    )
     return Drawing(_difference_spec(*_shape(heads)), {"heads": shown})
 
 
@@ -53,26 +64,41 @@ def agreement_map(frame: pd.DataFrame) -> Drawing:
 
 
 def cost_chart(table: pd.DataFrame) -> Drawing:
-    """Accuracy against seconds, a point a method.
+    """Accuracy against seconds, a point a method; its name stands in a column beside the plot, a line leads to it.
 
     Args:
         table: comparison.table(lines, has_truth=True).
     """
-    shown = table.assign(seconds=table["seconds"].clip(lower=0.01), label_at=spread(table["auc"].tolist()))
-    return Drawing(_cost_spec(), {"methods": shown})
+    aucs = table["auc"].tolist()
+    low, high = math.floor(20 * (min(aucs) - 0.01)) / 20, math.ceil(20 * (max(aucs) + 0.01)) / 20
+    around = COST_AROUND + LABEL_PIXELS * math.ceil(table["needs"].nunique() / LEGEND_COLUMNS)
+    height = max(COST_HEIGHT, LABEL_PIXELS * len(aucs) + around)
+    gap = (high - low) * LABEL_PIXELS / (height - around)
+    shown = table.assign(seconds=table["seconds"].clip(lower=0.01), label_at=spread(aucs, gap, low, high))
+    return Drawing(_cost_spec(low, high, height), {"methods": shown})
 
 
-def spread(values: list[float]) -> list[float]:
-    """Heights for labels beside points at falling heights: as near as can be, no two of them over one another."""
-    span = max(max(values) - min(values), 0.05)
-    gap, heights = span * LABEL_PIXELS / COST_HEIGHT, list(values)
-    for i in range(1, len(heights)):
-        heights[i] = min(heights[i], heights[i - 1] - gap)
-    return heights
+def spread(values: list[float], gap: float, lowest: float = -math.inf, highest: float = math.inf) -> list[float]:
+    """Heights for names beside points at falling heights, `gap` apart or more, as near to their points as can be.
+
+    Names that would overlap are moved together, so that their mean is that of their points (isotonic regression).
+    All lie within lowest and highest where there is room for so many.
+    """
+    n = len(values)
+    groups: list[tuple[float, int]] = []  # the mean of a group's members were there no gaps, and how many they are
+    for i, value in enumerate(values):
+        mean, size = value + i * gap, 1
+        while groups and groups[-1][0] <= mean:
+            earlier, members = groups.pop()
+            mean, size = (earlier * members + mean * size) / (members + size), members + size
+        groups.append((mean, size))
+    level = [mean for mean, size in groups for _ in range(size)]
+    inside = (min(level[i] - i * gap, highest - i * gap) for i in range(n))
+    return [max(height, lowest + gap * (n - 1 - i)) for i, height in enumerate(inside)]
 
 
 def rank_scatter(heads: pd.DataFrame) -> Drawing:
-    """Each head's rank share in one run against the other.
+    """Each head's rank in one run against the other, the best in the upper right corner.
 
     Args:
         heads: Difference.heads.
@@ -115,9 +141,10 @@ def _small_spec(n_layers: int, n_heads: int, scale: Scale, has_truth: bool) -> d
     ]
     if has_truth:
         tooltip.append(alt.Tooltip("status:N", title="At the circuit's size"))
-    # Heads in the lower half differ by chance: the power keeps the ink for the upper ranks.
     domain = (
-        alt.Scale(type="pow", exponent=4, domain=[0, 1]) if scale == "rank" else alt.Scale(type="sqrt", domain=[0, 1])
+        alt.Scale(type="pow", exponent=RANK_POWER, domain=[0, 1])
+        if scale == "rank"
+        else alt.Scale(type="sqrt", domain=[0, 1])
     )
     base = _cells(n_layers, n_heads, SMALL_ROW).encode(tooltip=tooltip)
     cells = base.mark_rect(cornerRadius=1).encode(color=alt.Color(f"{scale}_share:Q", legend=None, scale=domain))
@@ -157,9 +184,7 @@ def _difference_spec(n_layers: int, n_heads: int) -> dict[str, Any]:
         .mark_rect(cornerRadius=2)
         .encode(
             color=colour,
-            opacity=alt.Opacity(
-                "size:Q", legend=None, scale=alt.Scale(type="sqrt", domain=[0, 0.5], range=[0, 1], clamp=True)
-            ),
+            opacity=alt.Opacity("ink:Q", legend=None, scale=alt.Scale(domain=[0, 0.4], range=[0, 1], clamp=True)),
         )
     )
     marks = (
@@ -203,16 +228,11 @@ def _agreement_spec(methods: tuple[str, ...]) -> dict[str, Any]:
     return alt.layer(cells, words).properties(height=30 * len(methods) + 140).to_dict()
 
 
-@lru_cache(maxsize=1)
-def _cost_spec() -> dict[str, Any]:
-    seconds = alt.Scale(type="log", domainMin=0.007, nice=False, padding=60)
+@lru_cache(maxsize=16)
+def _cost_spec(low: float, high: float, height: int) -> dict[str, Any]:
+    edge = f"max(60, width - {LABEL_COLUMN})"
+    seconds = alt.Scale(type="log", domainMin=0.007, nice=False, padding=12, range=[0, alt.ExprRef(edge)])
     base = alt.Chart(alt.NamedData("methods")).encode(
-        x=alt.X(
-            "seconds:Q",
-            title="Seconds (logarithmic)",
-            scale=seconds,
-            axis=alt.Axis(format="~r", values=[0.01, 0.1, 1, 10, 100, 1000], grid=False),
-        ),
         tooltip=[
             alt.Tooltip("method:N", title="Method"),
             alt.Tooltip("auc:Q", title="ROC AUC", format=".3f"),
@@ -220,24 +240,35 @@ def _cost_spec() -> dict[str, Any]:
             alt.Tooltip("needs:N", title="Needs"),
         ],
     )
-    heights = alt.Scale(zero=False, nice=True, padding=10)
-    y = alt.Y("auc:Q", title="ROC AUC", scale=heights, axis=alt.Axis(format=".2f", tickCount=6))
-    points = base.mark_point(filled=True, size=80, opacity=0.9).encode(
-        y=y, color=alt.Color("needs:N", legend=None), shape=alt.Shape("needs:N", legend=None)
+    axis = alt.Axis(format="~r", values=[0.01, 0.1, 1, 10, 100, 1000], grid=False, titleAnchor="start")
+    x = alt.X("seconds:Q", title="Seconds (logarithmic)", scale=seconds, axis=axis)
+    step = 0.05 if high - low <= 0.3 else 0.1
+    marks = [round(i * step, 2) for i in range(math.ceil(round(low / step, 6)), round(1 / step) + 1)]
+    y_axis = alt.Axis(format=".2f", values=[mark for mark in marks if mark <= high], gridOpacity=0.6)
+    y = alt.Y("auc:Q", title="ROC AUC", scale=alt.Scale(domain=[low, high], nice=False), axis=y_axis)
+    legend = alt.Legend(title=None, orient="bottom", columns=LEGEND_COLUMNS, symbolOpacity=1)
+    lines = base.mark_rule(color=INK, opacity=0.22).encode(
+        x=x, y=y, x2=alt.value(alt.ExprRef(f"{edge} + 8")), y2=alt.Y2("label_at:Q")
     )
-    names = base.mark_text(align="left", dx=9, fontSize=12, color=INK).encode(y=alt.Y("label_at:Q"), text="method:N")
-    return alt.layer(points, names).properties(height=COST_HEIGHT).to_dict()
+    points = base.mark_point(filled=True, size=80, opacity=1).encode(
+        x=x, y=y, color=alt.Color("needs:N", legend=legend), shape=alt.Shape("needs:N", legend=legend)
+    )
+    names = base.mark_text(align="left", dx=12, fontSize=12, color=INK, limit=LABEL_COLUMN - 14).encode(
+        x=alt.value(alt.ExprRef(edge)), y=alt.Y("label_at:Q"), text="method:N"
+    )
+    return alt.layer(lines, points, names).properties(height=height).to_dict()
 
 
 @lru_cache(maxsize=1)
 def _scatter_spec() -> dict[str, Any]:
-    share = alt.Scale(domain=[0, 1], nice=False)
-    axis = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".0%", gridOpacity=0.6)
+    # Logarithmic: what counts are the first tens of the ranking, and the order of the last ones is chance.
+    ranks = alt.Scale(type="log", nice=False, reverse=True, padding=8)
+    axis = alt.Axis(values=[1, 3, 10, 30, 100, 300, 1000, 3000], format="d", gridOpacity=0.6)
     circuits = alt.Scale(domain=["of both", "of A alone", "of B alone"])
     legend = alt.Legend(title="In the circuit", orient="bottom", titleFontWeight="normal")
     base = alt.Chart(alt.NamedData("heads")).encode(
-        x=alt.X("first_share:Q", title="Outscores so many heads in A", scale=share, axis=axis),
-        y=alt.Y("second_share:Q", title="Outscores so many heads in B", scale=share, axis=axis),
+        x=alt.X("first_rank:Q", title="Rank in A (logarithmic)", scale=ranks, axis=axis),
+        y=alt.Y("second_rank:Q", title="Rank in B (logarithmic)", scale=ranks, axis=axis),
         tooltip=_difference_tooltip(),
     )
     inside = alt.FieldOneOfPredicate("found", ["both", "first", "second"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import pandas as pd
 
-from dsae_core.ui.charts.comparison import spread
+from dsae_core.ui.charts.comparison import LABEL_PIXELS, spread
 from dsae_core.ui.charts.style import AXIS_HEIGHT, INK, Drawing
 from dsae_core.ui.text import seconds
 
@@ -199,7 +199,10 @@ def roofline(kernels: pd.DataFrame, roofs: pd.DataFrame) -> Drawing:
         roofs: roof_frame(ceilings, intensities).
     """
     shown = kernels.sort_values("gflop_s", ascending=False)
-    heights = spread([math.log10(rate) for rate in shown["gflop_s"]])
+    rates = [*shown["gflop_s"], *roofs["gflop_s"]]
+    decades = math.log10(max(rates) / min(rates)) + 0.5  # with the room above and below
+    gap = decades * LABEL_PIXELS / (ROOFLINE_HEIGHT - 2 * AXIS_HEIGHT)
+    heights = spread([math.log10(rate) for rate in shown["gflop_s"]], gap)
     shown = shown.assign(label_at=[10**height for height in heights], top=shown[["roof", "gflop_s"]].max(axis=1))
     middle = float(roofs["intensity"].min() * roofs["intensity"].max()) ** 0.5
     shown["side"] = ["left" if intensity > middle else "right" for intensity in shown["intensity"]]

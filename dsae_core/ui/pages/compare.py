@@ -29,7 +29,7 @@ from dsae_core.ui.controls import max_examples
 from dsae_core.ui.demo import stored_demo
 from dsae_core.ui.library import Entry, library, task_title
 from dsae_core.ui.pages.saved import local_time
-from dsae_core.ui.request import CUSTOM, MAX_SEED
+from dsae_core.ui.request import CUSTOM, MAX_SEED, RunRequest
 from dsae_core.ui.runs import shared_queue
 from dsae_core.ui.sections import progress
 from dsae_core.ui.sections.charts import chart, heading
@@ -52,7 +52,7 @@ SHORT_TITLES = {
 IN_A_ROW = 3
 """Small heatmaps beside one another."""
 
-MOST_CHANGED = 12
+MOST_CHANGED = 10
 LISTED_RUNS = 200
 
 _MODE, _ASKED, _BOARD, _SCALE, _PAIR, _VIEWS = (
@@ -380,7 +380,9 @@ def _heatmaps(board: Board, scored: list[Line]) -> None:
     scale = scale or "rank"
     st.session_state[_SCALE] = scale
     how = (
-        "the darker, the more heads a head outscores" if scale == "rank" else "the darker, the nearer to the best head"
+        "the stronger, the more heads a head outscores"
+        if scale == "rank"
+        else "the stronger, the nearer to the best head"
     )
     with title:
         st.html(f'<div class="d-title">Where each method sees it<span>{how}</span></div>')
@@ -506,7 +508,7 @@ def _difference(found: Difference, key: str) -> None:
     _figures(found)
     chart(
         "Difference",
-        "B less A in the share of heads that a head outscores; circuits at their first thresholds: A, B, ● both",
+        "the stronger, the more one run ranks a head above the other; circuits at their first thresholds: A, B, ● both",
         charts.difference_map(found.heads),
         lambda: found.heads,
         key=f"compare_difference_{key}",
@@ -522,7 +524,7 @@ def _difference(found: Difference, key: str) -> None:
     with left:
         chart(
             "Every head, twice",
-            "on the diagonal both runs rank it alike",
+            "the best to the upper right; on the diagonal both runs rank it alike",
             charts.rank_scatter(found.heads),
             lambda: found.heads,
             key=f"compare_scatter_{key}",
@@ -542,8 +544,11 @@ def _run_heatmap(name: str, view: View, heads: pd.DataFrame, key: str) -> None:
 
 
 def _described(view: View) -> str:
-    settings = view.discovery.settings
-    return f"{task_title(view.discovery.task)}, {settings.get('method', '')}, seed {settings.get('seed', '')}"
+    """Task, settings and prompts; the last part tells runs of one task apart."""
+    found, request = view.discovery, RunRequest.of(view.discovery)
+    options = "".join(f", {name} {value}" for name, value in request.options)
+    prompts = f"{found.n_positive} + {found.codes.shape[0] - found.n_positive} prompts"
+    return f"{task_title(found.task)}, {request.method}, seed {request.seed}, {prompts}{options}"
 
 
 def _figures(found: Difference) -> None:
@@ -584,7 +589,6 @@ def _changed(found: Difference, key: str) -> None:
     st.dataframe(
         changed,
         hide_index=True,
-        height=390,
         column_config={
             "name": text("Head", help="layer.head"),
             "change": number("Change", format="%+.2f", help="B less A in the share of heads that it outscores."),

@@ -17,7 +17,7 @@ from dsae_core.ui.charts.effects import effects_frame, effects_map
 from dsae_core.ui.charts.style import MINUS, Drawing, Grid
 from dsae_core.ui.sections import side
 from dsae_core.ui.sections.charts import chart, finding, heading
-from dsae_core.ui.sections.prompts import codes_table, facts, prompts_and_codes
+from dsae_core.ui.sections.prompts import codes_table, facts, measured_on, prompts_and_codes
 from dsae_core.ui.state import Shown
 from dsae_core.ui.text import escape_html, head_name, number, plural
 from dsae_core.ui.view import CodeRow, View
@@ -113,8 +113,18 @@ def _start_patch(view: View, head: Head) -> None:
 def _patched(view: View, head: Head) -> None:
     found: PatchEffect | None = side.outcome("patch", head)
     if found is not None and view.discovery.prompts is not None:
-        sentence = patch_sentence(found, head, METRIC_WORDS[view.discovery.prompts.metric])
-        finding(sentence)
+        finding(patch_sentence(found, head, METRIC_WORDS[view.discovery.prompts.metric]))
+        if note := patch_note(view, found, head):
+            st.html(f'<p class="d-note">{escape_html(note)}</p>')
+
+
+def patch_note(view: View, found: PatchEffect, head: Head) -> str:
+    """Why the effect just found is not the stored one, "" where none is stored."""
+    stored = view.heads.loc[(view.heads["layer"] == head[0]) & (view.heads["head"] == head[1]), "effect"].iloc[0]
+    if pd.isna(stored):
+        return ""
+    here = plural(found.pairs, "pair")
+    return f"This is on the {here} of this result; the {stored:+.1f} % above is on {measured_on(view)}."
 
 
 def patch_sentence(found: PatchEffect, head: Head, metric: str) -> str:
@@ -144,8 +154,8 @@ def _codes(view: View, head: Head, key: str) -> None:
     rows = view.code_rows(head)
     heading(
         f"Codes of head {head_name(*head)}",
-        f"{plural(len(rows), 'code')}, by number of pairs in which no negative has it"
-        + ("" if view.pooled else " at the same position"),
+        f"{plural(len(rows), 'code')}, those unique in the most pairs first; numbers under positives and negatives are "
+        "pairs",
         lambda: code_frame(rows),
         f"{key}_code_table",
     )
@@ -160,8 +170,9 @@ def code_table(rows: Sequence[CodeRow], view: View) -> str:
     n, n_negative = view.discovery.n_positive, view.discovery.codes.shape[0] - view.discovery.n_positive
     strongest = max((row.activation for row in rows), default=0.0) or 1.0
     where = "" if view.pooled else "<th>At tokens</th>"
+    why = "Pairs whose positive has it and no negative has" + ("" if view.pooled else " at the same position")
     head = (
-        f'<th class="n">Code</th><th>Unique</th><th>In positives</th><th>In negatives</th>{where}'
+        f'<th class="n">Code</th><th title="{why}">Unique</th><th>In positives</th><th>In negatives</th>{where}'
         '<th class="n">Strongest</th><th></th>'
     )
     body = "".join(_code_row(row, n, n_negative, strongest, pooled=view.pooled) for row in rows)

@@ -41,8 +41,14 @@ def facts(view: View, head: Head) -> str:
     if view.truth is not None:
         parts.append("in the circuit" if row["in_circuit"] else "not in the circuit")
     if row["effect_in_words"]:
-        parts.append(f"patching effect {row['effect_in_words']}")
+        parts.append(f"patching effect {row['effect_in_words']} on {measured_on(view)}")
     return f"{', '.join(parts)}."
+
+
+def measured_on(view: View) -> str:
+    """The prompts that a known circuit's patching effects are an average over, in words."""
+    n = view.truth.provenance.get("prompts") if view.truth is not None else None
+    return f"the {plural(n, 'pair')} the circuit was measured on" if isinstance(n, int) else "the circuit's own pairs"
 
 
 def codes_table(rows: list[PromptRow], *, pooled: bool) -> str:
