@@ -2,6 +2,7 @@
 #include <dlfcn.h>
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 
@@ -110,11 +111,18 @@ py::dict device_limits(int32_t number) {
   return limits;
 }
 
+void count_rechecked_rows(uintptr_t counter) {
+  of_operators<decltype(dsae_count_rechecked)>("dsae_count_rechecked")(reinterpret_cast<int32_t*>(counter));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
   module.doc() = "Facts about the compiled operators.";
   module.def("build_info", &build_info, "How the compiled operators were built.");
   module.def("kernel_attributes", &kernel_attributes, "What each CUDA kernel takes of the current device.");
+  module.def(
+      "count_rechecked_rows", &count_rechecked_rows, py::arg("counter"),
+      "Where the tensor cores' kernels count rows of several possible winners.");
   module.def("device_limits", &device_limits, py::arg("device") = 0, "What a CUDA device has.");
 }

@@ -40,5 +40,14 @@ def build_info() -> BuildInfo:
 def kernel_attributes() -> list[KernelAttributes]:
     """What each CUDA kernel takes of the current device. RuntimeError without a device or a build with CUDA."""
 
+def count_rechecked_rows(counter: int) -> None:
+    """Where encode_codes and discover_heads count, on CUDA, the rows whose code TF32 alone could not tell.
+
+    Args:
+        counter: address of an int32 on the current device, which every later call adds to; 0 to stop that.
+
+    RuntimeError without a build with CUDA.
+    """
+
 def device_limits(device: int = 0) -> DeviceLimits:
     """What a CUDA device has. RuntimeError without a device or a build with CUDA."""

@@ -37,12 +37,27 @@ class TestTheSimulator:
         unwritten = str(np.frombuffer(b"\xcd" * 4, np.int32)[0])
         assert unwritten in self.run("without_barrier", order).stdout.split()
 
+    def test_copies_while_it_runs(self, order: str) -> None:
+        assert self.run("copies", order).stdout.split() == ["22", "33", *["0"] * 67, "11"]
+
+    @pytest.mark.parametrize("kernel", ["copies_without_wait", "copies_without_barrier"])
+    def test_shows_a_copy_that_is_not_waited_for(self, order: str, kernel: str) -> None:
+        unwritten = str(np.frombuffer(b"\xcd" * 4, np.int32)[0])
+        assert unwritten in self.run(kernel, order).stdout.split()
+
+    def test_multiplies_like_tensor_cores(self, order: str) -> None:
+        """Lane 4 g + j has columns 2 j and 2 j + 1 of rows g and g + 8."""
+        of_lanes = [(g + 1 + g + 9) * 10 * (2 * j + 1 + 2 * j + 2) + 2 for g in range(8) for j in range(4)]
+        assert self.run("products", order).stdout.split() == [str(number) for number in of_lanes * 2 + [2] * 6]
+
     @pytest.mark.parametrize(
         ("kernel", "says"),
         [
             ("divergent_barrier", "some threads wait for others that don't come"),
             ("lane_outside_mask", "a *_sync whose mask leaves it out"),
             ("beyond_shared_memory", "heap-buffer-overflow"),
+            ("copy_without_end", "a thread ends before its asynchronous copies"),
+            ("copy_not_aligned", "an asynchronous copy is not aligned"),
         ],
     )
     def test_reports_a_fault(self, order: str, kernel: str, says: str) -> None:

@@ -97,8 +97,19 @@ def assert_equal(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (20, 17, 3, 33, 70), (5, 3, 2, 8, 9), (3, 0, 2, 4, 5)], ids=str)
-def test_encode_and_discover(simulated: Any, sizes: tuple[int, int, int, int, int], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1, 1, 1), (20, 17, 3, 33, 70), (5, 3, 2, 8, 9), (20, 17, 3, 64, 64), (3, 0, 2, 4, 5)], ids=str
+)
+@pytest.mark.parametrize("shared_bytes", [232448, 101376, 49152])
+def test_encode_and_discover(
+    simulated: Any,
+    sizes: tuple[int, int, int, int, int],
+    dtype: torch.dtype,
+    shared_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As shared memory shrinks, smaller tiles and then none for the tensor cores; several blocks a head."""
+    monkeypatch.setenv("CPUSIM_SHARED_BYTES", str(shared_bytes))
     z, dictionary, bias = encode_inputs(*sizes)
     z = z.to(dtype).transpose(0, 1).contiguous().transpose(0, 1)
     strided = dictionary.transpose(1, 2).contiguous().transpose(1, 2)

@@ -121,6 +121,37 @@ def test_encode_codes_reads_any_layout_and_keeps_nan_apart() -> None:
 
 
 @cuda_only
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    "shape", [(500, 20, 5, 64, 64), (50, 20, 3, 80, 200), (10, 13, 2, 128, 65), (129, 1, 2, 1, 1)], ids=str
+)
+def test_tensor_cores_give_the_codes_of_float32(shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> None:
+    """Bit for bit: up to 64 rows, which calls here are cut into, encode_codes uses no tensor cores."""
+    z, dictionary, bias = encode_inputs(*shape)
+    near = dictionary[..., :1] * (1 + 3e-4 * torch.randn(dictionary.shape, generator=generator(1)))
+    for columns, offsets in ((dictionary, bias), (near, torch.zeros_like(bias))):
+        rows, *rest = to_cuda(z.to(dtype).flatten(0, 1)[:, None], columns, offsets)
+        for view in (rows, torch.nn.functional.pad(rows, (1, 2))[..., 1:-2]):
+            together = ops.encode_codes(view, *rest, 0.5)
+            apart = zip(*(ops.encode_codes(part, *rest, 0.5) for part in view.split(64)), strict=True)
+            for ours, theirs in zip(together, map(torch.cat, apart), strict=True):
+                assert torch.equal(ours, theirs)
+
+
+@cuda_only
+def test_tensor_cores_multiply_few_rows_again() -> None:
+    inputs = to_cuda(*encode_inputs(500, 20, 3, 64, 64))
+    counter = torch.zeros(1, dtype=torch.int32, device="cuda")
+    _native.count_rechecked_rows(counter.data_ptr())
+    try:
+        ops.encode_codes(*inputs, 0.5)
+    finally:
+        _native.count_rechecked_rows(0)
+    ops.encode_codes(*inputs, 0.5)
+    assert 0 < int(counter) < 0.2 * 30000
+
+
+@cuda_only
 @pytest.mark.parametrize("shape", [(0, 3, 2, 4, 5), (3, 0, 2, 4, 5), (3, 2, 0, 4, 5)], ids=str)
 def test_nothing_to_encode(shape: tuple[int, int, int, int, int]) -> None:
     inputs = to_cuda(*encode_inputs(*shape))
@@ -131,7 +162,9 @@ def test_nothing_to_encode(shape: tuple[int, int, int, int, int]) -> None:
 @cuda_only
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (20, 17, 33, 64, 64), (9, 40, 5, 16, 30000)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1, 1), (20, 17, 33, 64, 64), (300, 17, 3, 64, 64), (9, 40, 5, 16, 30000)], ids=str
+)
 def test_discover_heads(shape: tuple[int, int, int, int, int], dtype: torch.dtype, masked: bool) -> None:
     z, dictionary, bias = encode_inputs(*shape, exact=True)
     mask = torch.rand(shape[:2], generator=generator()) < 0.7 if masked else None

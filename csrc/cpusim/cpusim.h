@@ -4,9 +4,10 @@
 // are fibers on one OS thread; a fiber runs until it meets a barrier or a warp exchange, and the schedule
 // says who runs next. So a kernel that lacks a barrier gives different results under different schedules,
 // reading shared memory before writing it gives 0xCD bytes, and a barrier that some threads miss is reported.
-// AddressSanitizer and UBSan work as usual.
+// AddressSanitizer and UBSan work as usual. An asynchronous copy spoils its target at once and brings the bytes
+// when its thread waits for them, so that neither end of a copy can be missed; see tensor_cores.h.
 //
-// Not simulated: tensor cores, asynchronous copies, clusters, time. Lanes of a warp do not run in lockstep.
+// Not simulated: clusters, time, blocks that run at the same time. Lanes of a warp do not run in lockstep.
 #pragma once
 
 #ifdef __CUDACC__
@@ -17,6 +18,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -81,8 +83,17 @@ struct Warp {
   // What lanes give each other, in turns: who writes for one exchange knows that all have read the last but
   // one.
   uint64_t exchanged[2][32] = {};
+  static constexpr size_t kGatheredBytes = 32;
+  unsigned char gathered[2][32][kGatheredBytes] = {};
 
   uint64_t* next_exchange() { return exchanged[barrier.generation % 2]; }
+};
+
+// Bytes on their way from global to shared memory.
+struct Copy {
+  unsigned char* to;
+  const void* from;
+  size_t valid, bytes;
 };
 
 struct Fiber {
@@ -95,6 +106,7 @@ struct Fiber {
   const Barrier* barrier = nullptr;  // that it waits at, since this generation of it
   unsigned generation = 0;
   const char* waits_for = nullptr;
+  std::vector<Copy> copies;
 
   bool can_go_on() const { return !finished && (!barrier || barrier->generation != generation); }
   void* asan_stack = nullptr;
@@ -170,6 +182,34 @@ class Block {
     return bits;
   }
 
+  // Every lane of a whole warp gives something and gets what all gave.
+  template <class T>
+  void gather(const T& own, T (&all)[32]) {
+    static_assert(sizeof(T) <= Warp::kGatheredBytes);
+    if (present_lanes() != ~0u) throw std::runtime_error("cpusim: this takes a whole warp");
+    auto& gathered = warp().gathered[warp().barrier.generation % 2];
+    std::memcpy(gathered[lane()], &own, sizeof(T));
+    sync_warp(~0u);
+    for (unsigned other = 0; other < 32; ++other) std::memcpy(&all[other], gathered[other], sizeof(T));
+  }
+
+  void start_copy(void* to, const void* from, int valid, int bytes) {
+    if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % bytes != 0)
+      throw std::runtime_error("cpusim: an asynchronous copy is not aligned");
+    if (valid < 0 || valid > bytes) throw std::runtime_error("cpusim: an asynchronous copy of too many bytes");
+    std::memset(to, kUnwritten, bytes);
+    running_fiber_->copies.push_back(
+        {static_cast<unsigned char*>(to), from, static_cast<size_t>(valid), static_cast<size_t>(bytes)});
+  }
+
+  void finish_copies() {
+    for (const Copy& copy : running_fiber_->copies) {
+      std::memcpy(copy.to, copy.from, copy.valid);
+      std::memset(copy.to + copy.valid, 0, copy.bytes - copy.valid);
+    }
+    running_fiber_->copies.clear();
+  }
+
   unsigned lane() const { return running_fiber_->number % 32; }
 
   static inline Block* current = nullptr;
@@ -194,6 +234,7 @@ class Block {
     fiber.finished = false;
     fiber.barrier = nullptr;
     fiber.waits_for = nullptr;
+    fiber.copies.clear();
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack;
     fiber.context.uc_stack.ss_size = Fiber::kStackBytes;
@@ -206,6 +247,8 @@ class Block {
     block.arrived_on_fiber();
     try {
       block.body_();
+      if (!block.running_fiber_->copies.empty())
+        throw std::runtime_error("cpusim: a thread ends before its asynchronous copies");
     } catch (...) {
       block.error_ = std::current_exception();
     }
@@ -364,3 +407,14 @@ T atomicOr(T* address, T bits) {
   *address = old | bits;
   return old;
 }
+
+template <class T>
+T atomicMax(T* address, T number) {
+  const T old = *address;
+  *address = number > old ? number : old;
+  return old;
+}
+
+inline void __threadfence() {}  // one block runs after another
+
+#include "cpusim/tensor_cores.h"

@@ -4,6 +4,8 @@
 #include "cpusim/cpusim.h"
 //
 #include "cuda/discover_heads.cuh"
+#include "cuda/discover_heads_tensor.cuh"
+#include "cuda/tensor_plan.h"
 #include "cpusim/streams.h"
 
 namespace {
@@ -26,13 +28,40 @@ void launch(bool discover, cpusim::Schedule schedule, const dsae::cuda::Discover
   }
 }
 
+// Where tiles_each is not 0: tensor cores, a block for as many tiles.
+template <class Kind>
+void launch_tensor(
+    Kind, bool discover, int64_t tiles_each, cpusim::Schedule schedule,
+    const dsae::cuda::DiscoverHeads& arguments) {
+  using namespace dsae::cuda;
+  using Number = typename Kind::Number;
+  const EncodeCodes& encode = arguments.encode;
+  const TensorSizes<Kind::kSmall> sizes{static_cast<int>(encode.depth), static_cast<int>(encode.features)};
+  int64_t bytes = tensor_shared_bytes<Kind::kRowMmas>(sizes, sizeof(Number));
+  constexpr int64_t kRows = kTensorRows<Kind::kRowMmas>;
+  const TensorParts parts{static_cast<int>((encode.rows() + kRows - 1) / kRows), static_cast<int>(tiles_each)};
+  const dim3 blocks(parts.count() * encode.heads), threads(kEncodeThreads);
+  if (discover) {
+    bytes = std::max(bytes, unique_scores_shared_bytes(arguments.score.bits));
+    cpusim::launch(
+        blocks, threads, bytes, schedule, discover_heads_tensor_kernel<Kind::kRowMmas, Kind::kSmall, Number>,
+        arguments, parts);
+  } else {
+    cpusim::launch(
+        blocks, threads, bytes, schedule, encode_codes_tensor_kernel<Kind::kRowMmas, Kind::kSmall, Number>,
+        encode, parts);
+  }
+}
+
 }  // namespace
 
 int main() {
   try {
-    const auto [discover, rows_each, order, seed, type, examples, positions, heads, depth, features, positives,
-                bits, masked] = cpusim::read_numbers<13>();
-    const auto [z_size, example_stride, position_stride, head_stride] = cpusim::read_numbers<4>();
+    // Structured bindings cannot be captured.
+    const auto numbers = cpusim::read_numbers<15>();
+    const auto [discover, rows_each, tiles_each, small, order, seed, type, examples, positions, heads, depth,
+                features, positives, bits, masked] = numbers;
+    const auto [z_size, offset, example_stride, position_stride, head_stride] = cpusim::read_numbers<5>();
     float threshold;
     cpusim::read(&threshold, 1);
     const auto z = cpusim::read_array<unsigned char>(z_size * kNumberBytes[type]);
@@ -45,9 +74,10 @@ int main() {
     auto strongest = std::make_unique<float[]>(heads * positives);
     auto counts = std::make_unique<int32_t[]>(heads);
     auto mass = std::make_unique<float[]>(heads);
-    int32_t in_range = 1;
+    auto finished = std::make_unique<int32_t[]>(heads);
+    int32_t in_range = 1, rechecked = 0;
     const dsae::cuda::DiscoverHeads arguments{
-        {{z.get(), static_cast<dsae::FloatType>(type)},
+        {{z.get() + offset * kNumberBytes[type], static_cast<dsae::FloatType>(type)},
          {example_stride, position_stride, head_stride},
          dictionary.get(),
          bias.get(),
@@ -60,7 +90,8 @@ int main() {
          features,
          threshold,
          codes.get(),
-         values.get()},
+         values.get(),
+         &rechecked},
         {codes.get(),
          values.get(),
          {positions * heads, heads, 1},
@@ -74,15 +105,25 @@ int main() {
          strongest.get(),
          counts.get(),
          mass.get(),
-         &in_range}};
+         &in_range},
+        finished.get()};
     const cpusim::Schedule schedule{
         static_cast<cpusim::Schedule::Order>(order), static_cast<unsigned>(seed)};
-    if (rows_each == 2) launch<2>(discover, schedule, arguments);
-    if (rows_each == 8) launch<8>(discover, schedule, arguments);
+    if (tiles_each) {
+      const dsae::cuda::TensorPlan plan{static_cast<int>(rows_each), small != 0, 0, {}};
+      dsae::cuda::with_tensor_kind(plan, arguments.encode.z.type, [&](auto kind) {
+        launch_tensor(kind, numbers[0], numbers[2], schedule, arguments);
+      });
+    } else if (rows_each == 2) {
+      launch<2>(discover, schedule, arguments);
+    } else {
+      launch<8>(discover, schedule, arguments);
+    }
     cpusim::write_array(codes.get(), size);
     cpusim::write_array(values.get(), size);
     cpusim::write_array(counts.get(), heads);
     cpusim::write_array(mass.get(), heads);
+    cpusim::write_array(&rechecked, 1);
   } catch (const std::exception& error) {
     return cpusim::fail(error);
   }

@@ -44,6 +44,44 @@ __global__ void beyond_shared_memory(int* out) {
   out[threadIdx.x] = 1;
 }
 
+// Each thread reads what the next one copied, which needs the wait and the barrier.
+template <bool with_wait, bool with_barrier>
+__global__ void copies(int* out) {
+  static const int numbers_from_outside[kThreads] = {11, 22, 33};
+  DSAE_SHARED_MEMORY(memory);
+  int* numbers = reinterpret_cast<int*>(memory);
+  dsae::cuda::copy_async<4>(numbers + threadIdx.x, numbers_from_outside + threadIdx.x, 4);
+  if (with_wait) dsae::cuda::wait_for_copies();
+  if (with_barrier) __syncthreads();
+  out[threadIdx.x] = numbers[(threadIdx.x + 1) % kThreads];
+  dsae::cuda::wait_for_copies();
+}
+
+__global__ void copy_without_end(int* out) {
+  DSAE_SHARED_MEMORY(memory);
+  dsae::cuda::copy_async<4>(memory + 4 * threadIdx.x, out + threadIdx.x, 4);
+}
+
+__global__ void copy_not_aligned(int* out) {
+  DSAE_SHARED_MEMORY(memory);
+  dsae::cuda::copy_async<16>(memory + 4, out, 16);
+}
+
+// a[row, k] = row + 1 at k = 3, b[k, column] = 10 (column + 1) there, zeros elsewhere: of each product the sum
+// of this lane's four, by the fragments that the PTX ISA describes.
+__global__ void products(int* out) {
+  const int group = threadIdx.x % 32 / 4, in_group = threadIdx.x % 4;
+  const auto number = [](bool there, int value) {
+    return dsae::cuda::to_tf32(there ? static_cast<float>(value) : 0.0f);
+  };
+  const bool has = in_group == 3;
+  const uint32_t a[4] = {number(has, group + 1), number(has, group + 9), 0, 0};
+  const uint32_t b[2] = {number(has, 10 * (group + 1)), 0};
+  float sums[4] = {0.5f, 0.5f, 0.5f, 0.5f};
+  if (threadIdx.x < 64) dsae::cuda::mma_tf32(sums, a, b);  // the last warp is not a whole one
+  out[threadIdx.x] = static_cast<int>(sums[0] + sums[1] + sums[2] + sums[3]);
+}
+
 using KernelPointer = void (*)(int*);
 
 KernelPointer find(const std::string& name) {
@@ -53,6 +91,12 @@ KernelPointer find(const std::string& name) {
   if (name == "divergent_barrier") return divergent_barrier;
   if (name == "lane_outside_mask") return lane_outside_mask;
   if (name == "beyond_shared_memory") return beyond_shared_memory;
+  if (name == "copies") return copies<true, true>;
+  if (name == "copies_without_wait") return copies<false, true>;
+  if (name == "copies_without_barrier") return copies<true, false>;
+  if (name == "copy_without_end") return copy_without_end;
+  if (name == "copy_not_aligned") return copy_not_aligned;
+  if (name == "products") return products;
   throw std::runtime_error("no kernel " + name);
 }
 

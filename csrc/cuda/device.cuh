@@ -10,8 +10,10 @@
 
 #ifdef __CUDACC__
 #define DSAE_UNROLL _Pragma("unroll")
+#define DSAE_ROLLED _Pragma("unroll 1")
 #else
 #define DSAE_UNROLL
+#define DSAE_ROLLED
 #endif
 
 namespace dsae::cuda {

@@ -27,6 +27,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> discover_heads(
   Tensor mass = torch::stable::new_empty(z, {heads}, ScalarType::Float);
   if (heads == 0) return {encoding.codes, encoding.values, counts, mass};
   Tensor strongest = torch::stable::new_zeros(z, {heads, n_positive}, ScalarType::Float);
+  Tensor finished = torch::stable::new_zeros(z, {heads}, ScalarType::Int);
   Tensor in_range = torch::stable::new_empty(z, {1}, ScalarType::Int);  // of codes made here: never read
 
   const int64_t example_stride = positions * heads;
@@ -45,7 +46,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> discover_heads(
         strongest.mutable_data_ptr<float>(),
         counts.mutable_data_ptr<int32_t>(),
         mass.mutable_data_ptr<float>(),
-        in_range.mutable_data_ptr<int32_t>()}},
+        in_range.mutable_data_ptr<int32_t>()},
+       finished.mutable_data_ptr<int32_t>()},
       cuda::current_stream(z.get_device_index()));
   STD_TORCH_CHECK(!error, op, ": ", error);
   return {encoding.codes, encoding.values, counts, mass};

@@ -9,6 +9,7 @@ namespace dsae::cuda {
 struct DiscoverHeads {
   EncodeCodes encode;
   UniqueScores score;  // its codes and values are those that encode writes
+  int32_t* finished;   // [heads], zeros at first: blocks that have encoded their part of a head
 };
 
 // Launches on the current device and the given cudaStream_t. Returns nullptr, or what went wrong.

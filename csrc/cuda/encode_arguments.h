@@ -42,7 +42,8 @@ inline Encoding prepare_encoding(
       features,
       static_cast<float>(threshold),
       made.codes.mutable_data_ptr<int32_t>(),
-      made.values.mutable_data_ptr<float>()};
+      made.values.mutable_data_ptr<float>(),
+      rechecked_counter()};
   return made;
 }
 

@@ -18,11 +18,16 @@ struct EncodeCodes {
   float threshold;
   int32_t* codes;  // [examples, positions, heads], contiguous; so are the values
   float* values;
+  int32_t* rechecked;  // nullptr, or where the tensor cores' kernels count rows of several possible winners
 
   DSAE_HOST_DEVICE int64_t rows() const { return examples * positions; }
 };
 
-// The blocks of its launch; at most 2^31 - 1 can be.
+// Where the kernels count the rows of several possible winners; nullptr: nowhere. See dsae_count_rechecked.
+int32_t* rechecked_counter();
+
+// The blocks of its launch without tensor cores, whose blocks are never that many where there are many; at most
+// 2^31 - 1 can be.
 int64_t encode_codes_blocks(const EncodeCodes& arguments);
 
 // Launches on the current device and the given cudaStream_t. Returns nullptr, or what went wrong.

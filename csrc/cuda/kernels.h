@@ -27,4 +27,8 @@ struct DsaeDevice {
 const char* dsae_kernel(int32_t number, DsaeKernel* kernel);
 const char* dsae_device(int32_t number, DsaeDevice* device);
 int32_t dsae_kernel_count();
+
+// From now on, encode_codes and discover_heads add to this number on the current device the rows for which the
+// tensor cores left several possible winners. nullptr: they count nowhere, as at first.
+void dsae_count_rechecked(int32_t* counter);
 }

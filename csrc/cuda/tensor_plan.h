@@ -1,0 +1,68 @@
+// Which of the tensor cores' kernels takes a case, and how its rows are shared out; for the launchers.
+#pragma once
+
+#include "cuda/encode_codes_tensor.cuh"
+
+namespace dsae::cuda {
+
+// A kernel's template parameters as a type.
+template <int kRowMmas_, bool kSmall_, class Number_>
+struct TensorKind {
+  static constexpr int kRowMmas = kRowMmas_;
+  static constexpr bool kSmall = kSmall_;
+  using Number = Number_;
+};
+
+struct TensorPlan {
+  int row_mmas;  // 0: this case is not for tensor cores
+  bool small;
+  int64_t shared_bytes;
+  TensorParts parts;
+};
+
+// A block's part: enough blocks for the last ones to end together, without loading the dictionary too often.
+inline TensorParts tensor_parts(int64_t rows, int tile_rows, int64_t heads, int64_t processors) {
+  constexpr int64_t kBlocksOfProcessor = 16, kBlocksAtOnce = 2, kTilesEnough = 4;
+  const int64_t tiles = (rows + tile_rows - 1) / tile_rows, all = tiles * heads;
+  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t many = ceil_div(all, kBlocksOfProcessor * processors);
+  const int64_t few = ceil_div(all, kBlocksAtOnce * processors);
+  const int64_t each = many > kTilesEnough ? many : few < kTilesEnough ? few : kTilesEnough;
+  return {static_cast<int>(tiles), static_cast<int>(each < tiles ? each : tiles)};
+}
+
+// shared_limit: of a block; two blocks at once need about half as much each.
+inline TensorPlan plan_tensor(const EncodeCodes& p, int64_t shared_limit, int64_t processors) {
+  constexpr int64_t kMostDepth = 1 << 12, kMostFeatures = 1 << 12, kSystemBytes = 1024;
+  if (!kHaveTensorCores || p.depth < 1 || p.depth > kMostDepth || p.features > kMostFeatures) return {};
+  const int depth = static_cast<int>(p.depth), features = static_cast<int>(p.features);
+  const int number_bytes = p.z.type == FloatType::float32 ? 4 : 2;
+  const auto plan = [&](int row_mmas, bool small, int64_t bytes) {
+    const int tile_rows = row_mmas == 1 ? kTensorRows<1> : kTensorRows<2>;
+    return TensorPlan{row_mmas, small, bytes, tensor_parts(p.rows(), tile_rows, p.heads, processors)};
+  };
+  const int64_t small = tensor_shared_bytes<2>(TensorSizes<true>{depth, features}, number_bytes);
+  if (depth <= kSmallDepth && features <= kChunkFeatures && small <= shared_limit) return plan(2, true, small);
+  const TensorSizes<false> sizes{depth, features};
+  const int64_t one = tensor_shared_bytes<1>(sizes, number_bytes);
+  const int64_t two = tensor_shared_bytes<2>(sizes, number_bytes);
+  const int64_t half = (shared_limit - kSystemBytes) / 2;
+  if (two <= half || (one > half && two <= shared_limit)) return plan(2, false, two);
+  if (one <= shared_limit) return plan(1, false, one);
+  return {};
+}
+
+// Calls with the plan's TensorKind.
+template <class Call>
+auto with_tensor_kind(const TensorPlan& plan, FloatType type, Call call) {
+  const auto with_type = [&](auto number) {
+    using Number = decltype(number);
+    if (plan.small) return call(TensorKind<2, true, Number>{});
+    return plan.row_mmas == 1 ? call(TensorKind<1, false, Number>{}) : call(TensorKind<2, false, Number>{});
+  };
+  if (type == FloatType::float16) return with_type(Float16{});
+  if (type == FloatType::bfloat16) return with_type(Bfloat16{});
+  return with_type(0.0f);
+}
+
+}  // namespace dsae::cuda
