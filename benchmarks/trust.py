@@ -1,11 +1,13 @@
 """Proves every promise again and writes docs/reliability.md: one table of promise, proof, figure and outcome.
 
-    python benchmarks/trust.py [--minutes N] [--inputs N] [--audit PROGRAM] [--skip SUBJECT]...
+    python benchmarks/trust.py [--minutes N] [--inputs N] [--audit PROGRAM] [--skip SUBJECT]... [--only SUBJECT]...
         [--json FILE] [--markdown FILE]
 
 A promise is proven by a test marked `promise` (subject "suite") or by a script of its own, benchmarks/trust_SUBJECT.py,
 which takes --json FILE and writes rows of promise, proof, figure and ok there. A promise that fails stands in the table
 as failed; a subject that is skipped, or whose script is not there, stands as not run.
+
+With --only the rows of all other subjects stay as the JSON file has them; every row has the date it was proven at.
 
 The files are benchmarks/results/trust.json and docs/reliability.md unless named. The exit code is 1 where a promise
 failed, or was not run without being skipped.
@@ -23,7 +25,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -55,17 +57,21 @@ class Row:
         proof: the test or command that proves it.
         figure: what was counted or measured, or why it was not run.
         ok: None where it was not run.
+        subject: a key of SUBJECTS.
+        date: when it was proven.
     """
 
     promise: str
     proof: str
     figure: str
     ok: bool | None
+    subject: str = ""
+    date: str = ""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All rows, and what is needed to know where they come from."""
+    """All rows, and what is needed to know where they come from; `only`: the subjects proven, where not all were."""
 
     rows: tuple[Row, ...]
     command: str
@@ -73,6 +79,7 @@ class Report:
     minutes: float
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
+    only: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -99,6 +106,7 @@ class Report:
             "Written by `make trust`, which proves every promise again; nothing in it is written by hand.",
             "",
             f"Promises: {counts}. `{self.command}` took {self.minutes:.0f} minutes and ended {self.date}.",
+            *self._earlier(),
             f"Machine: {machine}.",
             "",
             "| promise | proof | figure | |",
@@ -110,6 +118,22 @@ class Report:
             "",
         ]
         return "\n".join(lines)
+
+    def _earlier(self) -> list[str]:
+        """Which subjects were proven before this command, and when."""
+        dates = {row.subject: row.date for row in self.rows if self.only and row.subject not in self.only}
+        if not dates:
+            return []
+        return ["Kept from earlier runs: " + ", ".join(f"{name} ({date})" for name, date in dates.items()) + "."]
+
+
+def kept_rows(report: Path) -> dict[str, list[Row]]:
+    """The rows of an earlier report by subject; none where there is no report."""
+    kept: dict[str, list[Row]] = {subject: [] for subject in SUBJECTS}
+    if report.exists():
+        for row in json.loads(report.read_text())["rows"]:
+            kept[row["subject"]].append(Row(**row))
+    return kept
 
 
 def suite_rows(report: Path) -> list[Row]:
@@ -186,19 +210,27 @@ def prove(subject: str, options: Mapping[str, Sequence[str]], scripts: Path = RO
     return run_script(subject, [sys.executable, f"{scripts.name}/{script.name}", *extra])
 
 
-def prove_all(skip: Iterable[str], options: Mapping[str, Sequence[str]]) -> tuple[list[Row], bool]:
-    """The rows of all subjects, and whether everything that was asked for was run and holds."""
+def prove_all(
+    skip: Iterable[str], options: Mapping[str, Sequence[str]], kept: Mapping[str, Sequence[Row]] | None = None
+) -> tuple[list[Row], bool]:
+    """The rows of all subjects, and whether everything that was asked for was run and holds.
+
+    kept: rows of an earlier report, for the subjects that are not to be proven again.
+    """
     rows: list[Row] = []
     good = True
     for subject, promise in SUBJECTS.items():
-        if subject in skip:
-            rows.append(Row(f"{promise}.", f"benchmarks/trust.py --skip {subject}", "skipped by request", None))
+        if kept is not None and kept.get(subject):
+            rows += kept[subject]
             continue
-        print(f"== {subject}", flush=True)
-        found = prove(subject, options)
-        ran = any(row.ok is not None for row in found)
-        good = good and ran and all(row.ok is not False for row in found)
-        rows += found
+        if subject in skip:
+            found = [Row(f"{promise}.", f"benchmarks/trust.py --skip {subject}", "skipped by request", None)]
+        else:
+            print(f"== {subject}", flush=True)
+            found = prove(subject, options)
+            ran = any(row.ok is not None for row in found)
+            good = good and ran and all(row.ok is not False for row in found)
+        rows += [replace(row, subject=subject, date=_now()) for row in found]
     return rows, good
 
 
@@ -209,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--inputs", type=int, help="how many inputs the fuzzer tries")
     parser.add_argument("--audit", type=Path, help="the pip-audit to ask; `make audit` has one")
     parser.add_argument("--skip", action="append", default=[], choices=list(SUBJECTS), help="leave a subject out")
+    parser.add_argument("--only", action="append", choices=list(SUBJECTS), help="prove this again, and keep the rest")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "trust.json")
     parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "reliability.md")
     asked = parser.parse_args(arguments)
@@ -220,22 +253,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.inputs is not None:
         options["fuzz"] = ["--inputs", str(asked.inputs)]
     start = time.monotonic()
-    rows, good = prove_all(asked.skip, options)
+    kept = None
+    if asked.only:
+        kept = {subject: rows for subject, rows in kept_rows(asked.json).items() if subject not in asked.only}
+    rows, good = prove_all(asked.skip, options, kept)
     report = Report(
         rows=tuple(rows),
         command=shlex.join(["python", "benchmarks/trust.py", *(sys.argv[1:] if arguments is None else arguments)]),
-        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        date=_now(),
         minutes=(time.monotonic() - start) / 60,
         machine=machine_facts(),
         versions={
             "Python": ".".join(map(str, sys.version_info[:3])),
             **_versions("dsae-core", "torch", "transformers"),
         },
+        only=tuple(asked.only or ()),
     )
     write_atomic(asked.json, json.dumps(report.to_dict(), indent=1) + "\n")
     write_atomic(asked.markdown, report.markdown())
     print(report.markdown())
     return 0 if good else 1
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _versions(*names: str) -> dict[str, str]:

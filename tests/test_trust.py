@@ -188,6 +188,26 @@ def test_files_and_exit_code(
     assert {line.replace("\\|", "").count("|") for line in table} == {5}
 
 
+def test_one_subject_is_proven_again(trust: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = {subject: subject != "fuzz" for subject in trust.SUBJECTS}
+    monkeypatch.setattr(trust, "prove", lambda subject, _: [trust.Row(f"{subject}.", "proof", "1", outcomes[subject])])
+    monkeypatch.setattr(trust, "machine_facts", lambda: MACHINE)
+    monkeypatch.setattr(trust, "_now", lambda: "2026-01-01 10:00 UTC")
+    target, page = tmp_path / "trust.json", tmp_path / "reliability.md"
+    files = ["--json", str(target), "--markdown", str(page)]
+    assert trust.main(files) == 1
+    assert "Kept" not in page.read_text()
+    outcomes.update(dict.fromkeys(outcomes, False), fuzz=True)
+    monkeypatch.setattr(trust, "_now", lambda: "2026-01-02 11:00 UTC")
+    assert trust.main(["--only", "fuzz", *files]) == 0
+    rows = {row["subject"]: row for row in json.loads(target.read_text())["rows"]}
+    assert list(rows) == list(trust.SUBJECTS)
+    assert all(row["ok"] for row in rows.values())
+    assert {name for name, row in rows.items() if row["date"].startswith("2026-01-02")} == {"fuzz"}
+    kept = "Kept from earlier runs: " + ", ".join(f"{n} (2026-01-01 10:00 UTC)" for n in rows if n != "fuzz")
+    assert f"{kept}.\n" in page.read_text()
+
+
 @pytest.mark.parametrize(("code", "oks"), [(0, [True]), (1, [True, False]), (2, [True, False]), (5, [True, False])])
 def test_a_suite_that_does_not_run_to_its_end_fails(
     trust: ModuleType, monkeypatch: pytest.MonkeyPatch, code: int, oks: list[bool]

@@ -236,9 +236,9 @@ def _kept(argument: Any) -> Tensor | None:
 
 
 def _wide(arguments: list[Any]) -> list[Any]:
-    """The arguments in double precision, in which the twins give the truth; settings as float32 has them."""
+    """The arguments in double precision, in which the twins give the truth; settings as float32 has them, True as 1."""
     plain = [a.detach().resolve_neg() if isinstance(a, Tensor) else a for a in arguments]
-    plain = [float(torch.tensor(a)) if isinstance(a, float) else a for a in plain]
+    plain = [float(torch.tensor(a)) if isinstance(a, float) else int(a) if isinstance(a, bool) else a for a in plain]
     return [a.double() if isinstance(a, Tensor) and a.is_floating_point() else a for a in plain]
 
 
@@ -258,8 +258,6 @@ def _check_training(name: str, arguments: list[Any], results: tuple[Tensor, ...]
     require(loss.shape == (epochs,), f"{name}: not a loss an epoch")
     first = _wide(arguments)
     first[epochs_at], first[-1] = 1, 0.0
-    if name == "train_topk":
-        first[4] = int(first[4])  # True is a k, too, and would index otherwise
     if epochs == 0 or (name == "train_topk" and not _is_certain(first[0], first[1], first[3], first[4])):
         return
     if any(isinstance(a, Tensor) and bool((a.abs() > _ROOT_OF_LARGEST).any()) for a in first):
