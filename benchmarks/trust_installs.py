@@ -5,7 +5,7 @@
 Builds the archive and, from it, a pure wheel. For every Python on the path (python3.11, python3.12 and python3.13
 unless named) it makes an environment, installs torch and the pure wheel with all that it needs, and runs
 benchmarks/install_smoke.py and the command `dsae`; then it builds a compiled wheel from the archive and does the same
-with that. With several --torch the first is built with, and the compiled wheel is tried with the others too. On Linux,
+with that. The compiled wheel, built with the first --torch, is then tried with the others. On Linux,
 torch from the default index brings several GB of CUDA libraries; --torch-index names another. CUDA operators are left
 out unless DSAE_CUDA says otherwise. Environments are made one at a time in the folder for temporary files, and deleted.
 
@@ -33,7 +33,7 @@ from dsae_core.files import write_atomic
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("python3.11", "python3.12", "python3.13")
-TORCH = "torch==2.13.0"
+TORCH, OLDEST_TORCH = "torch==2.13.0", "torch==2.11.0"
 
 
 @dataclass(frozen=True)
@@ -214,12 +214,12 @@ def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", action="append", help="a Python on the path")
-    parser.add_argument("--torch", action="append", help=f"a requirement, {TORCH} unless named")
+    parser.add_argument("--torch", action="append", help=f"a requirement, {TORCH} and {OLDEST_TORCH} unless named")
     parser.add_argument("--torch-index", help="the index URL to have torch from")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dsae-installs-") as folder:
-        rows = prove_all(asked.python or PYTHONS, asked.torch or [TORCH], asked.torch_index, Path(folder))
+        rows = prove_all(asked.python or PYTHONS, asked.torch or [TORCH, OLDEST_TORCH], asked.torch_index, Path(folder))
     if asked.json:
         write_atomic(asked.json, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     for row in rows:
