@@ -1,7 +1,7 @@
 """The CUDA bodies of encode_codes and discover_heads, run on the CPU by csrc/cpusim, against plain torch."""
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cpusim
 import numpy as np
@@ -44,23 +44,9 @@ LAYOUTS = [
 Sizes = tuple[int, int, int, int, int]
 
 
-def simulate(
-    z: Tensor,
-    dictionary: Tensor,
-    bias: Tensor,
-    threshold: float,
-    n_positive: int | None = None,
-    mask: Tensor | None = None,
-    *,
-    kernel: Kernel = FLOAT32[0],
-    order: str = "random",
-    seed: int = 0,
-    bits: int | None = None,
-    without: str = "",
-) -> tuple[Tensor, ...]:
+def simulate(*arguments: Any, **options: Any) -> tuple[Tensor, ...]:
     """Codes and values; with n_positive, those of discover_heads and its counts and mass, too."""
-    found, _ = simulate_and_count(z, dictionary, bias, threshold, n_positive, mask, kernel, order, seed, bits, without)
-    return found
+    return simulate_and_count(*arguments, **options)[0]
 
 
 def simulate_and_count(

@@ -610,3 +610,36 @@ def _luminance(colour: str) -> float:
     parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("kind", ["run", "side"])
+def test_a_page_whose_job_waits_asks_less_often(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, let_go, paces, drawn_anew = JobQueue(), threading.Event(), [], []
+    first, second = (queue.submit(lambda report: let_go.wait(20)) for _ in range(2))
+    while first.status != "running":
+        time.sleep(0.01)
+
+    def fragment(function: object, run_every: float) -> Callable[..., None]:
+        paces.append(run_every)
+        return lambda *_: None
+
+    progress = discover.progress
+    monkeypatch.setattr(progress, "shared_queue", lambda: queue)
+    monkeypatch.setattr(progress.st, "fragment", fragment)
+    monkeypatch.setattr(progress.st, "rerun", lambda: drawn_anew.append(True))
+    monkeypatch.setattr(progress, "_bar", lambda *_: None)
+    monkeypatch.setattr(progress, "chart", lambda *_, **__: None)
+    monkeypatch.setattr(state, "take_finished", lambda: False)
+    monkeypatch.setattr(state, "preview", lambda: None)
+    draw = progress.running if kind == "run" else lambda: progress.side("x", 0)
+    look = progress._running if kind == "run" else lambda waited: progress._side("x", 0, waited)
+    for job in (second, first):
+        monkeypatch.setattr(state, "job", lambda job=job: job)
+        monkeypatch.setattr(state, "side_job", lambda name, about, job=job: job)
+        draw()
+    assert paces == [progress.WAITING_SECONDS, progress.POLL_SECONDS]
+    look(False)
+    assert not drawn_anew
+    look(True)  # it waited when it was drawn, and runs now
+    assert drawn_anew
+    let_go.set()
