@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+import orjson
 import pandas as pd
 import torch
 from torch import Tensor
@@ -181,12 +183,31 @@ class Discovery:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form that from_dict reads."""
+        return self._fields(_rounded)
+
+    def to_json(self) -> bytes:
+        """The JSON text of that form, in UTF-8.
+
+        It comes a dozen times sooner than from json.dumps(to_dict()), during all of which a server's other threads,
+        and so the pages of other visitors, would stand still.
+        """
+        return orjson.dumps(self._fields(_array), option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def fingerprint(self) -> str:
+        """A digest, in hexadecimal, of everything but when it was made and how long that took."""
+        same = {name: value for name, value in self._fields(_array).items() if name != "timings"}
+        same["provenance"] = {name: value for name, value in self.provenance.items() if name != "date"}
+        text = orjson.dumps(same, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(text).hexdigest()
+
+    def _fields(self, listed: Callable[[Tensor], Any]) -> dict[str, Any]:
+        """What is saved, with tensors as `listed` gives them."""
         return {
             "schema": SCHEMA,
-            "node_scores": _rounded(self.node_scores),
-            "pair_scores": _rounded(self.pair_scores),
-            "codes": self.codes.tolist(),
-            "activations": _rounded(self.activations),
+            "node_scores": listed(self.node_scores),
+            "pair_scores": listed(self.pair_scores),
+            "codes": listed(self.codes),
+            "activations": listed(self.activations),
             "n_positive": self.n_positive,
             "tokens": [list(row) for row in self.tokens],
             "settings": dict(self.settings),
@@ -194,7 +215,7 @@ class Discovery:
             "provenance": dict(self.provenance),
             "prompts": self.prompts.to_dict() if self.prompts is not None else None,
             "warnings": list(self.warnings),
-            "edge_scores": None if self.edge_scores is None else _rounded(self.edge_scores),
+            "edge_scores": None if self.edge_scores is None else listed(self.edge_scores),
         }
 
     @classmethod
@@ -249,7 +270,13 @@ class Discovery:
 
     def save(self, path: str | Path) -> Path:
         """Write the discovery as JSON, atomically; read it back with read_discovery."""
-        return write_atomic(path, json.dumps(self.to_dict(), separators=(",", ":")) + "\n")
+        return write_atomic(path, self.to_json().decode() + "\n")
+
+
+def _array(values: Tensor) -> npt.NDArray[Any]:
+    """What orjson writes in place of nested lists, each float32 with the fewest digits that bring it back exactly."""
+    found: npt.NDArray[Any] = values.contiguous().numpy()
+    return found
 
 
 def _numbers(data: Mapping[str, Any], name: str, n_dims: int) -> Tensor:
@@ -262,6 +289,8 @@ def _list(data: Mapping[str, Any], name: str) -> list[Any]:
 
 def _rounded(values: Tensor) -> list[Any]:
     """Nested lists whose numbers have the 9 digits that bring a float32 back exactly."""
+    if not values.is_floating_point():
+        return values.tolist()
     shape = values.shape
     flat = [float(f"{v:.9g}") for v in values.flatten().tolist()]
     return torch.tensor(flat, dtype=torch.float64).reshape(shape).tolist()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from dsae_core.circuits import Circuit, read_circuit, stored_circuit, stored_circuits
 from dsae_core.errors import UserError
@@ -86,6 +89,29 @@ def test_saved_discovery_reads_back(tmp_path: Path) -> None:
     assert back.to_dict() == found.to_dict()
     assert torch.equal(back.activations, found.activations)
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+@settings(deadline=None, max_examples=100)
+@given(arrays(np.float32, (2, 2), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_numbers_come_back_from_json_bit_for_bit(scores: np.ndarray) -> None:
+    found = replace(example(), node_scores=torch.from_numpy(scores).t())  # a view, whose memory is in another order
+    back = Discovery.from_dict(json.loads(found.to_json()))
+    assert back.node_scores.contiguous().numpy().tobytes() == found.node_scores.contiguous().numpy().tobytes()
+    assert back.to_dict() == found.to_dict()
+    assert back.fingerprint() == found.fingerprint()
+
+
+def test_a_fingerprint_is_of_all_but_the_time() -> None:
+    found = example()
+    later = replace(found, timings={"train": 9.0}, provenance={**found.provenance, "date": "2030-01-01"})
+    assert later.fingerprint() == found.fingerprint()
+    changed = [
+        replace(found, node_scores=found.node_scores + 1),
+        replace(found, codes=found.codes + 1),
+        replace(found, settings={**found.settings, "seed": 77}),
+        replace(found, provenance={**found.provenance, "model": "another"}),
+    ]
+    assert len({found.fingerprint(), *(other.fingerprint() for other in changed)}) == 5
 
 
 @pytest.mark.parametrize(

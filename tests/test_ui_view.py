@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from dsae_core.settings import PositionalSettings, settings_to_dict
 from dsae_core.significance import RATE
 from dsae_core.ui.charts.circuit_graph import circuit_graph, edge_paths
 from dsae_core.ui.charts.curves import precision_recall, precision_recall_frame, ranked_scores, roc, roc_frame
-from dsae_core.ui.charts.heatmap import heatmap, legend_scores
-from dsae_core.ui.charts.style import STATUSES, Grid, ticks
+from dsae_core.ui.charts.heatmap import heatmap
+from dsae_core.ui.charts.style import STATUSES, Grid, legend_scores, ticks
 from dsae_core.ui.sections.header import sentence
 from dsae_core.ui.sections.prompts import codes_frame, codes_table, facts
 from dsae_core.ui.text import rate
@@ -266,8 +267,9 @@ def test_the_heatmap_tells_statuses_by_shape_and_dash(view: View) -> None:
     assert drawing.data["heads"]["selected"].tolist() == [False, False, True, False]
     cells, held, missed, marks, _ = drawing.spec["layer"]
     assert cells["encoding"]["x"]["scale"]["domain"] == [0, 1]
-    assert cells["encoding"]["color"]["scale"]["domain"] == [0, 4.0]
-    assert [param["name"] for param in drawing.spec["params"]] == ["head"]
+    assert cells["encoding"]["color"]["scale"]["domainMax"]["expr"].startswith("top_score")
+    assert {"name": "top_score", "value": 4.0} in drawing.spec["params"]
+    assert drawing.spec["params"][0]["name"] == "head"
     assert held["mark"]["strokeDash"] != missed["mark"]["strokeDash"]
     assert len(set(marks["encoding"]["shape"]["scale"]["range"][:3])) == 3
     assert [axis["title"] for axis in (cells["encoding"]["x"], cells["encoding"]["y"])] == ["Layer", "Head"]
@@ -290,6 +292,21 @@ def test_moving_the_threshold_leaves_the_specification_alone(view: View) -> None
     ):
         assert draw(0.5).spec == draw(2.0).spec
         assert any(not draw(0.5).data[name].equals(frame) for name, frame in draw(2.0).data.items())
+
+
+def test_results_of_one_shape_share_a_specification_but_not_their_scale(view: View) -> None:
+    low = Grid.of(view.heads, has_truth=True)
+    high = replace(low, top_score=2 * low.top_score)
+    for draw in (
+        lambda grid: heatmap(grid, view.at(1.0), (1, 0)),
+        lambda grid: circuit_graph(grid, view.at(1.0), view.edges(1.0, 9), (1, 0)),
+        lambda grid: ranked_scores(grid, view.at(1.0), 1.0),
+    ):
+        one, two = draw(low).spec, draw(high).spec
+        params = [{p["name"]: p.get("value") for p in spec["params"]} for spec in (one, two)]
+        assert [p["top_score"] for p in params] == [low.top_score, high.top_score]
+        assert params[0]["legend_scores"][-1] == pytest.approx(low.top_score, rel=0.05)
+        assert next(iter(one["layer"])) is next(iter(two["layer"])), "made twice"
 
 
 def test_the_graph_shows_found_and_missed_heads(view: View) -> None:

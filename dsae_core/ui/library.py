@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import orjson
 import platformdirs
 import streamlit as st
 from filelock import FileLock, Timeout
@@ -408,14 +409,11 @@ def request_digest(request: RunRequest) -> str:
 
 def _row(found: Discovery, *, name: str, imported: bool) -> dict[str, Any]:
     """A run's columns but for its number."""
-    document = found.to_dict()
-    same = {key: value for key, value in document.items() if key != "timings"}
-    same["provenance"] = {key: value for key, value in found.provenance.items() if key != "date"}
     request, evaluation = RunRequest.of(found), View.of(found).evaluation
     prompts = found.prompts.positive if found.prompts is not None else ()
     settings = (f"{option} {value}" for option, value in request.options)
     return {
-        "digest": _digest(same),
+        "digest": found.fingerprint(),
         "request": request_digest(request),
         "name": clean_name(name),
         "kept": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
@@ -437,7 +435,7 @@ def _row(found: Discovery, *, name: str, imported: bool) -> dict[str, Any]:
                 *prompts,
             ]
         )[:10_000],
-        "document": zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 1),
+        "document": zlib.compress(found.to_json(), 1),
     }
 
 
@@ -463,7 +461,7 @@ def _unpacked(packed: bytes) -> Discovery:
         text = unpacker.decompress(packed, MAX_DOCUMENT)
         if not unpacker.eof:
             raise ValueError("cut short")
-        return Discovery.from_dict(json.loads(text))
+        return Discovery.from_dict(orjson.loads(text))
     except (zlib.error, ValueError) as error:
         raise UserError("This run is damaged in the library; delete it, and run it anew.") from error
 

@@ -17,6 +17,7 @@ from dsae_core.ui.charts.style import (
     Drawing,
     Grid,
     head_selection,
+    score_scale,
     status_colour,
     status_shape,
 )
@@ -43,7 +44,8 @@ def circuit_graph(grid: Grid, heads: pd.DataFrame, edges: pd.DataFrame, selected
     chosen = (nodes["layer"] == selected[0]) & (nodes["head"] == selected[1])
     labelled = chosen | (nodes["score"].rank(ascending=False, method="first") <= MAX_LABELS)
     nodes = nodes.assign(selected=chosen, label=np.where(labelled, nodes["name"], ""))
-    return Drawing(_spec(grid), {"nodes": nodes, "edges": edge_paths(edges, selected, grid.n_layers, grid.n_heads)})
+    paths = edge_paths(edges, selected, grid.n_layers, grid.n_heads)
+    return grid.drawing(_spec(grid), {"nodes": nodes, "edges": paths})
 
 
 def height(n_heads: int) -> int:
@@ -85,7 +87,7 @@ def _spec(grid: Grid) -> dict[str, Any]:
     points = alt.Chart(alt.NamedData("nodes")).encode(
         x=x,
         y=y,
-        size=alt.Size("score:Q", scale=alt.Scale(domain=[0, grid.top_score], range=[40, 260]), legend=None),
+        size=alt.Size("score:Q", scale=score_scale(range=[40, 260]), legend=None),
         shape=alt.Shape("status:N", scale=status_shape(), legend=None),
         color=alt.Color("status:N", scale=status_colour(), legend=None),
         tooltip=grid.tooltip(),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dsae_core.metrics import Confusion, Evaluation
-from dsae_core.ui.charts.style import AXIS_HEIGHT, INK, Drawing, Grid, status_colour, status_shape
+from dsae_core.ui.charts.style import AXIS_HEIGHT, INK, Drawing, Grid, score_scale, status_colour, status_shape
 from dsae_core.ui.view import MISSED, OUTSIDE
 
 HEIGHT = 190 + AXIS_HEIGHT
@@ -24,7 +24,7 @@ def ranked_scores(grid: Grid, heads: pd.DataFrame, threshold: float) -> Drawing:
         heads: View.at(threshold).
         threshold: where the line is.
     """
-    return Drawing(_ranked_spec(grid), {"heads": heads, "threshold": pd.DataFrame({"score": [threshold]})})
+    return grid.drawing(_ranked_spec(grid), {"heads": heads, "threshold": pd.DataFrame({"score": [threshold]})})
 
 
 def precision_recall(evaluation: Evaluation, confusion: Confusion) -> Drawing:
@@ -79,7 +79,7 @@ def _ranked_spec(grid: Grid) -> dict[str, Any]:
         scale=alt.Scale(type="log", domain=[0.9, n * 1.05], nice=False),
         axis=alt.Axis(values=[v for v in (1, 3, 10, 30, 100, 300, 1000, 3000) if v <= n], grid=False),
     )
-    y = alt.Y("score:Q", title="Score", axis=alt.Axis(tickCount=5), scale=alt.Scale(domain=[0, grid.top_score * 1.04]))
+    y = alt.Y("score:Q", title="Score", axis=alt.Axis(tickCount=5), scale=score_scale(1.04))
     points = alt.Chart(alt.NamedData("heads")).encode(x=x, y=y, tooltip=grid.tooltip())
     marked = points.encode(
         color=alt.Color("status:N", scale=status_colour(), legend=None),

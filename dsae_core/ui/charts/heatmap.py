@@ -12,9 +12,11 @@ from dsae_core.circuits import Head
 from dsae_core.ui.charts.style import (
     AXIS_HEIGHT,
     INK,
+    LEGEND_SCORES,
     Drawing,
     Grid,
     head_selection,
+    score_scale,
     status_colour,
     status_shape,
 )
@@ -30,7 +32,7 @@ def heatmap(grid: Grid, heads: pd.DataFrame, selected: Head) -> Drawing:
         selected: the head to frame.
     """
     chosen = (heads["layer"] == selected[0]) & (heads["head"] == selected[1])
-    return Drawing(_spec(grid), {"heads": heads.assign(selected=chosen)})
+    return grid.drawing(_spec(grid), {"heads": heads.assign(selected=chosen)})
 
 
 def height(n_heads: int) -> int:
@@ -41,7 +43,7 @@ def height(n_heads: int) -> int:
 @lru_cache(maxsize=8)
 def _spec(grid: Grid) -> dict[str, Any]:
     row = height(grid.n_heads) / grid.n_heads
-    colour = alt.Color("score:Q", legend=_legend(grid), scale=alt.Scale(type="sqrt", domain=[0, grid.top_score]))
+    colour = alt.Color("score:Q", legend=_legend(), scale=score_scale(type="sqrt"))
     cells = _cells(grid).mark_rect(cornerRadius=2).encode(color=colour).add_params(head_selection())
     marks = (
         _cells(grid)
@@ -89,12 +91,7 @@ def _outline(grid: Grid, *, missed: bool) -> alt.Chart:
     return chart
 
 
-def legend_scores(top_score: float) -> list[float]:
-    """Five scores from 0 to the highest, a quarter of the (square root) colour scale apart, to two digits."""
-    return [float(f"{top_score * (i / 4) ** 2:.2g}") for i in range(5)]
-
-
-def _legend(grid: Grid) -> alt.Legend:
+def _legend() -> alt.Legend:
     """Under the plot's left end, beside the axis title, where it takes no room from the plot."""
     return alt.Legend(
         title=None,
@@ -102,7 +99,7 @@ def _legend(grid: Grid) -> alt.Legend:
         symbolType="square",
         symbolSize=110,
         symbolStrokeWidth=0,
-        values=legend_scores(grid.top_score),
+        values=alt.ExprRef(LEGEND_SCORES),
         format=".2~r",
         orient="none",
         direction="horizontal",

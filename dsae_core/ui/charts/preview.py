@@ -10,7 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from dsae_core.ui.charts.heatmap import height
-from dsae_core.ui.charts.style import AXIS_HEIGHT, Drawing, Grid
+from dsae_core.ui.charts.style import AXIS_HEIGHT, Drawing, Grid, score_scale
 from dsae_core.ui.text import head_name
 
 
@@ -28,7 +28,7 @@ def preview_map(scores: Tensor) -> Drawing:
     """Draw scores [L, heads] in the places that heads have in the heatmap."""
     top = max(float(scores.max()), 1e-9)
     grid = Grid(scores.shape[0], scores.shape[1], top, has_truth=False, has_effects=False)
-    return Drawing(_spec(grid), {"heads": preview_frame(scores)})
+    return grid.drawing(_spec(grid), {"heads": preview_frame(scores)})
 
 
 @lru_cache(maxsize=4)
@@ -42,7 +42,7 @@ def _spec(grid: Grid) -> dict[str, Any]:
         .encode(
             x=alt.X("layer:O", title="Layer", scale=layers, axis=grid.layer_axis(grid=False)),
             y=alt.Y("head:O", title="Head", scale=heads, axis=grid.head_axis()),
-            color=alt.Color("score:Q", legend=None, scale=alt.Scale(type="sqrt", domain=[0, grid.top_score])),
+            color=alt.Color("score:Q", legend=None, scale=score_scale(type="sqrt")),
             tooltip=[
                 alt.Tooltip("name:N", title="Head (layer.head)"),
                 alt.Tooltip("score:Q", title="Paired difference", format=".3~f"),

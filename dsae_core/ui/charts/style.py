@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
@@ -16,7 +16,6 @@ SHAPES = ["circle", "diamond", "square", "circle"]
 INK = "currentColor"
 """The colour of text, in light and dark: a chart's drawing inherits it from the page."""
 
-MINUS = "\N{MINUS SIGN}"
 SIGNS = ["more", "less"]
 """Whether a difference or an effect is above or below zero; the theme's first two colours, blue and orange."""
 
@@ -47,14 +46,22 @@ class Drawing:
     data: Mapping[str, pd.DataFrame]
 
 
+TOP_SCORE, LEGEND_SCORES = "top_score", "legend_scores"
+"""Names of the parameters by which a specification reads a result's scores."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """What the specifications of charts of heads depend on.
 
+    A specification takes a tenth of a second to make, and a server has one result after another. So the highest score
+    is no part of it: it reads TOP_SCORE and LEGEND_SCORES, which drawing() gives it. Grids that differ in nothing else
+    are equal, and caches of specifications keep one for both.
+
     Attributes:
         n_layers: layers of the model.
         n_heads: heads a layer.
-        top_score: the highest score.
+        top_score: the highest score; grids are compared without it.
         has_truth: whether a circuit is known.
         has_effects: whether patching effects are known.
         has_rates: whether the scores have rates of false discoveries.
@@ -62,7 +69,7 @@ class Grid:
 
     n_layers: int
     n_heads: int
-    top_score: float
+    top_score: float = field(compare=False)
     has_truth: bool
     has_effects: bool
     has_rates: bool = False
@@ -78,6 +85,12 @@ class Grid:
             has_effects=bool(heads["effect"].notna().any()),
             has_rates=bool(heads["false_discovery_rate"].notna().any()),
         )
+
+    def drawing(self, spec: Mapping[str, Any], data: Mapping[str, pd.DataFrame]) -> Drawing:
+        """A specification made for any grid equal to this one, with this one's scores."""
+        known = {TOP_SCORE: self.top_score, LEGEND_SCORES: legend_scores(self.top_score)}
+        params = [*spec.get("params", []), *({"name": name, "value": value} for name, value in known.items())]
+        return Drawing({**spec, "params": params}, data)
 
     def tooltip(self) -> list[alt.Tooltip]:
         """What hovering over a head shows."""
@@ -96,7 +109,7 @@ class Grid:
         return fields
 
     def layer_axis(self, *, grid: bool) -> alt.Axis:
-        """The axis of layers."""
+        """The axis of layers; its title stands before the first of them, where charts that scroll start."""
         return alt.Axis(
             values=ticks(self.n_layers, 36),
             format="d",
@@ -106,7 +119,11 @@ class Grid:
             grid=grid,
             gridOpacity=0.5,
             labelPadding=5,
-            titlePadding=5,
+            titleAlign="right",
+            titleAnchor="start",
+            titleBaseline="top",
+            titleX=-6,
+            titleY=5,
         )
 
     def head_axis(self) -> alt.Axis:
@@ -120,6 +137,16 @@ class Grid:
             minExtent=AXIS_WIDTH,
             maxExtent=AXIS_WIDTH,
         )
+
+
+def score_scale(room: float = 1.0, **options: Any) -> alt.Scale:
+    """A scale from 0 to so many times the highest score."""
+    return alt.Scale(domainMin=0, domainMax=alt.ExprRef(f"{TOP_SCORE} * {room}"), nice=False, **options)
+
+
+def legend_scores(top_score: float) -> list[float]:
+    """Five scores from 0 to the highest, a quarter of the (square root) colour scale apart, to two digits."""
+    return [float(f"{top_score * (i / 4) ** 2:.2g}") for i in range(5)]
 
 
 def status_colour() -> alt.Scale:

@@ -102,7 +102,7 @@ def _export(shown: Shown, threshold: float) -> None:
     _menu_title("Data")
     _file(
         "Discovery (JSON)",
-        lambda: json.dumps(discovery.to_dict()),
+        discovery.to_json,
         f"{stem}.json",
         "Everything: scores, codes, settings, prompts. Runs and read_discovery() read it back.",
     )
