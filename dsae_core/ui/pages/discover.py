@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pandas as pd
 import streamlit as st
 
@@ -23,6 +25,12 @@ from dsae_core.ui.state import Shown
 from dsae_core.ui.text import escape_html, escape_markdown
 
 MAX_EDGES, FIRST_EDGES = 200, 40
+WORDS_FIRST = 0.03
+"""Seconds by which charts follow the words that a moved threshold changes.
+
+A browser draws what comes together together. Given a moment it has painted the words before it redraws the charts,
+which takes it several times as long, and on a busy machine a second.
+"""
 
 
 def page() -> None:
@@ -110,6 +118,7 @@ def _result(shown: Shown) -> None:
     with words:
         header.headline(view, threshold, stored=shown.stored)
     header.legend(view, threshold)
+    _let_words_be_painted(key, threshold)
     grid = Grid.of(view.heads, has_truth=view.truth is not None)
     heads, head = view.at(threshold), state.selected_head()
     chart(
@@ -132,6 +141,14 @@ def _result(shown: Shown) -> None:
     _curves(shown, grid, heads, threshold)
     inspector(shown, grid)
     validation(shown, threshold)
+
+
+def _let_words_be_painted(key: str, threshold: float) -> None:
+    """Wait a moment where the threshold of a result already drawn has moved."""
+    drawn = f"{key}_drawn_at"
+    if st.session_state.get(drawn, threshold) != threshold:
+        time.sleep(WORDS_FIRST)
+    st.session_state[drawn] = threshold
 
 
 def _dials(shown: Shown) -> tuple[float, int]:
