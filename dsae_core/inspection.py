@@ -28,6 +28,7 @@ from dsae_core.metrics import bootstrap_ratio
 from dsae_core.models import HeadSite, LanguageModel, TokenBatch, last_logits, output_weights, tokenize
 from dsae_core.models.adapter import block_input, fit_inverse_rms
 from dsae_core.models.attention import observe_attention
+from dsae_core.models.token_text import token_text
 from dsae_core.prompts import PromptPairs
 from dsae_core.tasks import AnswerTokens, answer_tokens, task_metric
 
@@ -230,11 +231,7 @@ def promoted_tokens(
 
 
 def _token_effects(model: LanguageModel, values: Tensor, ids: Tensor) -> tuple[TokenEffect, ...]:
-    return tuple(TokenEffect(_text(model, int(i)), float(v)) for i, v in zip(ids, values, strict=True))
-
-
-def _text(model: LanguageModel, token: int) -> str:
-    return str(model.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+    return tuple(TokenEffect(token_text(model.tokenizer, int(i)), float(v)) for i, v in zip(ids, values, strict=True))
 
 
 def _contrast(logits: Tensor, answers: AnswerTokens) -> Tensor:
@@ -485,4 +482,6 @@ def next_tokens(model: LanguageModel, prompts: Sequence[str]) -> tuple[NextToken
     """
     batch = tokenize(model, prompts)
     best = torch.softmax(last_logits(model, batch.ids, batch.mask), dim=-1).max(dim=-1)
-    return tuple(NextToken(_text(model, int(i)), float(p)) for p, i in zip(best.values, best.indices, strict=True))
+    return tuple(
+        NextToken(token_text(model.tokenizer, int(i)), float(p)) for p, i in zip(best.values, best.indices, strict=True)
+    )

@@ -26,7 +26,7 @@ from dsae_core.ui.charts import comparison as charts
 from dsae_core.ui.comparison import Board, CompareRequest, Difference, Line, comparison_work
 from dsae_core.ui.jobs import JobQueue
 from dsae_core.ui.library import library
-from dsae_core.ui.pages import compare
+from dsae_core.ui.sections import compare_methods, compare_runs
 from dsae_core.ui.view import FALSE_POSITIVE, MISSED, OUTSIDE, TRUE_POSITIVE, View
 
 TWO = ("paired", "norm")
@@ -78,8 +78,8 @@ def test_the_table_has_the_best_first() -> None:
 def test_usual_times_are_of_methods_that_there_are() -> None:
     assert set(comparison.USUAL_SECONDS) <= set(ALL_METHODS)
     assert set(comparison.FAST) <= set(ALL_METHODS) - set(comparison.USUAL_SECONDS)
-    assert compare.method_label("eap") == "Edge attribution · 5 s"
-    assert set(compare.SHORT_TITLES) <= set(BASELINES)
+    assert compare_methods.method_label("eap") == "Edge attribution · 5 s"
+    assert set(compare_methods.SHORT_TITLES) <= set(BASELINES)
 
 
 def test_two_runs_head_by_head() -> None:
@@ -97,7 +97,8 @@ def test_two_runs_head_by_head() -> None:
     assert found.overlap == {"both": 1, "first": 1, "second": 1}
     assert found.correlation == pytest.approx(1 - 6 * (9 + 4 + 1 + 0) / (4 * 15))
     assert found.most_changed(2)["name"].tolist() == ["0.0", "0.1"]
-    assert compare.difference_sentence(found) == "A finds 2 heads, B finds 2; 1 of them is the same."
+    assert Difference(first, first).most_changed(2).empty
+    assert compare_runs.difference_sentence(found) == "A finds 2 heads, B finds 2; 1 of them is the same."
     drawn = charts.difference_map(frame).data["heads"]
     assert drawn["side"].tolist() == ["higher in B", "higher in A", "higher in A", "alike"]
 
@@ -286,7 +287,7 @@ def draw() -> None:
 def app(monkeypatch: pytest.MonkeyPatch, tiny: LanguageModel, solved_pairs: PromptPairs) -> AppTest:
     """The Compare page, not yet opened; the IOI task draws the tiny model's prompts."""
     queue = JobQueue()
-    for module in (compare, compare.progress):
+    for module in (compare_methods, compare_methods.progress):
         monkeypatch.setattr(module, "shared_queue", lambda: queue)
     task = dataclasses.replace(comparison.TASKS["ioi"], make=lambda tokenizer, n, seed: solved_pairs)
     monkeypatch.setattr(comparison, "TASKS", {**comparison.TASKS, "ioi": task})
@@ -431,7 +432,7 @@ def two_runs(page: AppTest) -> AppTest:
 
 @pytest.fixture
 def no_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "stored_demo", lambda: None)
+    monkeypatch.setattr(compare_runs, "stored_demo", lambda: None)
 
 
 @pytest.mark.usefixtures("no_demo")

@@ -21,14 +21,15 @@ from dsae_core.prompts import PromptPairs
 from dsae_core.tasks import TASKS
 from dsae_core.ui import drafts, probes, runs
 from dsae_core.ui.alignment import align
-from dsae_core.ui.charts.attention import attention_frame, attention_map, shown
+from dsae_core.ui.charts.attention import attention_frame, attention_map
 from dsae_core.ui.charts.effects import effects_frame, effects_map
 from dsae_core.ui.charts.preview import preview_map
-from dsae_core.ui.charts.style import MINUS, Grid
+from dsae_core.ui.charts.style import Grid
 from dsae_core.ui.charts.validation import random_frame, validation_curve, validation_frame
 from dsae_core.ui.drafts import Row
 from dsae_core.ui.request import RunRequest
 from dsae_core.ui.sections import editor, inspector, validation
+from dsae_core.ui.text import MINUS, visible
 from dsae_core.ui.view import View
 from dsae_core.validation import Shares, Validation
 
@@ -98,11 +99,12 @@ def test_attention_is_shown_for_real_tokens_and_those_before_them() -> None:
 
 def test_tokens_on_axes_are_strings_and_nothing_more() -> None:
     spec = attention_map(attention_frame(WEIGHTS, TOKENS), TOKENS, [2], difference=False).spec
+    params = {param["name"]: param["value"] for param in spec["params"]}
+    assert params["tokens"] == ["", "<b>", '·"to']
+    assert params["changed"] == [2]
     axis = spec["layer"][1]["encoding"]["x"]["axis"]
-    names, _, rest = axis["labelExpr"].rpartition("[")
-    assert json.loads(names) == ["", "<b>", '·"to']
-    assert rest == "datum.value]"
-    assert "indexof([2], datum.value)" in json.dumps(axis["labelFontWeight"])
+    assert axis["labelExpr"] == "tokens[datum.value]"
+    assert "<b>" not in json.dumps(spec["layer"]), "a prompt's words in what is read as an expression"
 
 
 def test_panels_show_a_difference_only_where_positions_mean_the_same() -> None:
@@ -113,7 +115,7 @@ def test_panels_show_a_difference_only_where_positions_mean_the_same() -> None:
 
 
 def test_spaces_and_lines_of_tokens_are_visible() -> None:
-    assert [shown(t) for t in (" to", "to", " ", "\n", "a b")] == ["·to", "to", "·", "↵", "a·b"]
+    assert [visible(t) for t in (" to", "to", " ", "\n", "a b")] == ["·to", "to", "·", "↵", "a·b"]
 
 
 def effects() -> pd.DataFrame:
@@ -211,7 +213,7 @@ def test_validation_in_words() -> None:
     told = validation.sentence(probes.Validated(measured(), 3, True), 3, pairs)
     assert told == (
         "The 3 best heads keep 83 % of the logit difference by themselves; 10 % is left without them. 3 random heads "
-        "keep -2 % (-6 % to 2 % in 2 draws) and leave 85 %. On 10 prompt pairs that the scores never saw."
+        f"keep {MINUS}2 % ({MINUS}6 % to 2 % in 2 draws) and leave 85 %. On 10 prompt pairs that the scores never saw."
     )
     moved = validation.sentence(probes.Validated(measured(), 3, True), 5, pairs)
     assert moved.startswith("The 3 best heads keep 83 %")

@@ -22,11 +22,14 @@ from dsae_core.models import LanguageModel
 from dsae_core.profiling import Profile, RivalTime, Scaling, StageTime
 from dsae_core.prompts import PromptPairs
 from dsae_core.roofline import Ceilings, KernelTime
+from dsae_core.ui import profiles
 from dsae_core.ui.charts import kernels as charts
 from dsae_core.ui.charts.style import Drawing
 from dsae_core.ui.jobs import JobQueue
 from dsae_core.ui.pages import kernels
-from dsae_core.ui.pages.kernels import Wanted
+from dsae_core.ui.profiles import Wanted
+from dsae_core.ui.sections import machine as machine_section
+from dsae_core.ui.sections import profile as profile_section
 
 CPU = Ceilings("cpu", 100.0, 1000.0)
 HOSTILE = "<b>gpu</b>"
@@ -63,7 +66,7 @@ def profile(device: str = "cpu", **changes: Any) -> Profile:
             "date": "2026-11-22T17:00:00+00:00",
             "device": device,
         },
-        machine=kernels.facts(),
+        machine=profiles.facts(),
         ceilings=(CPU,) if device == "cpu" else (CPU, Ceilings("cuda", 1000.0, 20000.0)),
         stages=(StageTime("collect", 0.8), StageTime("train", 1.0), StageTime("score", 0.2)),
         kernels=(kernel(device=device), kernel("pair_scores", flops=0)),
@@ -116,13 +119,13 @@ def test_rivals_are_set_against_the_slowest_and_the_fused() -> None:
     assert frame["ratio"].tolist()[:2] == [1.0, 4.0]
     assert math.isnan(frame["ratio"][2])
     assert frame["label"].tolist() == ["4.00 ms", f"16.0 ms · 4.0{charts.TIMES}", "did not run"]
-    notes = kernels.rival_notes(frame)
+    notes = profile_section.rival_notes(frame)
     assert notes == ["torch.compile did not run for encode_codes: torch.compile does not work here: <i>no"]
 
 
 def test_shortened_training_is_said() -> None:
     frame = charts.rivals_frame([RivalTime("train_topk", "fused", "", 1.0, None, "")])
-    assert kernels.rival_notes(frame)[0].startswith(f"Training runs {profiling.RIVAL_EPOCHS} epochs here")
+    assert profile_section.rival_notes(frame)[0].startswith(f"Training runs {profiling.RIVAL_EPOCHS} epochs here")
 
 
 def test_the_fitted_line_is_the_power_law() -> None:
@@ -153,12 +156,12 @@ def test_stored_figures_without_an_eager_time() -> None:
 def drawings() -> dict[str, Drawing]:
     both = [profile(), profile("cuda")]
     found = {"scaling": charts.scaling_chart(profile().scaling[0])}
-    for name, profiles in (("one", both[:1]), ("both", both)):
-        drawn = charts.kernel_frame(profiles)
+    for name, some in (("one", both[:1]), ("both", both)):
+        drawn = charts.kernel_frame(some)
         drawn = drawn[drawn["flops"] > 0]
-        roofs = charts.roof_frame(charts.ceilings_of(profiles), drawn["intensity"])
+        roofs = charts.roof_frame(charts.ceilings_of(some), drawn["intensity"])
         found[f"roofline_{name}"] = charts.roofline(drawn, roofs)
-        found[f"stages_{name}"] = charts.stage_chart(charts.stage_frame(profiles))
+        found[f"stages_{name}"] = charts.stage_chart(charts.stage_frame(some))
     found["rivals"] = charts.rivals_chart(charts.rivals_frame(profile().rivals))
     return found
 
@@ -221,22 +224,22 @@ def test_the_duration_follows_the_settings() -> None:
 
 
 def test_the_machine_in_words() -> None:
-    rows = dict(kernels.machine_rows(kernels.facts()))
+    rows = dict(profiles.machine_rows(profiles.facts()))
     assert {"Processor", "Cores", "Threads of torch", "CUDA operators", "torch"} <= set(rows)
-    assert dict(kernels.machine_rows({"build": {"cuda_version": "13.0", "cuda_archs": ["80", "90a"]}}))[
+    assert dict(profiles.machine_rows({"build": {"cuda_version": "13.0", "cuda_archs": ["80", "90a"]}}))[
         "CUDA operators"
     ] == ("built with CUDA 13.0 for 80, 90a")
-    assert kernels.machine_rows({})  # an older profile may know less
+    assert profiles.machine_rows({})  # an older profile may know less
 
 
 def test_profiles_come_back_from_their_json() -> None:
     both = (profile(), profile("cuda", launches=({"name": "k", "registers": 32},)))
-    text = json.dumps(kernels.document(both))
-    assert kernels.parse(text) == both
+    text = json.dumps(profiles.document(both))
+    assert profiles.parse(text) == both
 
 
 def damaged(**changes: Any) -> str:
-    document = json.loads(json.dumps(kernels.document([profile()])))
+    document = json.loads(json.dumps(profiles.document([profile()])))
     document["profiles"][0].update(changes)
     return json.dumps(document)
 
@@ -267,7 +270,7 @@ def damaged(**changes: Any) -> str:
 )
 def test_a_damaged_profile_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(UserError, match="is damaged, or was made by another version"):
-        kernels.parse(text)
+        profiles.parse(text)
 
 
 def test_pages_do_not_import_the_profiler() -> None:
@@ -284,19 +287,19 @@ def test_pages_do_not_import_the_profiler() -> None:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, tiny_model: LanguageModel, tiny_pairs: PromptPairs) -> LanguageModel:
     """The tiny model and its prompts in place of whatever is asked for."""
-    monkeypatch.setattr(kernels, "loaded_model", lambda name, report: tiny_model)
-    task = dataclasses.replace(kernels.TASKS["ioi"], make=lambda tokenizer, n, seed: tiny_pairs)
-    monkeypatch.setattr(kernels, "TASKS", {**kernels.TASKS, "ioi": task})
-    monkeypatch.setattr(kernels, "devices", lambda: ("cpu",))
+    monkeypatch.setattr(profiles, "loaded_model", lambda name, report: tiny_model)
+    task = dataclasses.replace(profiles.TASKS["ioi"], make=lambda tokenizer, n, seed: tiny_pairs)
+    monkeypatch.setattr(profiles, "TASKS", {**profiles.TASKS, "ioi": task})
+    monkeypatch.setattr(profiles, "devices", lambda: ("cpu",))
     return tiny_model
 
 
 def test_a_real_profile_is_kept_and_comes_back(tiny: LanguageModel) -> None:
     stages: list[str] = []
-    measured = kernels.work(Wanted(compile_twins=False, growth=False))(lambda stage, _: stages.append(stage))
+    measured = profiles.work(Wanted(compile_twins=False, growth=False))(lambda stage, _: stages.append(stage))
     assert measured.problem == ""
     assert {"timing discoveries", "timing the operators", "timing plain torch"} <= set(stages)
-    (found,) = kernels.parse(kernels.kept_file().read_text())
+    (found,) = profiles.parse(profiles.kept_file().read_text())
     assert found == measured.profiles[0]
     assert found.settings["device"] == "cpu"
     assert {item.name for item in found.kernels} >= {"encode_codes", "train_topk"}
@@ -313,11 +316,11 @@ def test_growth_is_measured_once_and_every_device_has_a_profile(
         asked.append(settings)
         return profile(scaling=())
 
-    monkeypatch.setattr(kernels, "devices", lambda: ("cpu", "cuda"))
-    monkeypatch.setattr(kernels, "load_model", lambda name, device, progress: tiny)
+    monkeypatch.setattr(profiles, "devices", lambda: ("cpu", "cuda"))
+    monkeypatch.setattr(profiles, "load_model", lambda name, device, progress: tiny)
     monkeypatch.setattr(profiling, "profile_discovery", fake)
     monkeypatch.setattr(profiling, "measure_scaling", lambda progress: grown)
-    cpu, cuda = kernels.work(Wanted(method="paper"))(lambda *_: None).profiles
+    cpu, cuda = profiles.work(Wanted(method="paper"))(lambda *_: None).profiles
     assert (cpu.settings["device"], cuda.settings["device"]) == ("cpu", "cuda")
     assert (cpu.scaling, cuda.scaling) == (grown, ())
     assert [settings["method"] for settings in asked] == ["paper", "paper"]
@@ -350,7 +353,7 @@ def app(
         monkeypatch.setattr(module, "shared_queue", lambda: queue)
     monkeypatch.setattr(profiling, "profile_discovery", lambda model, pairs, *, progress, **_: measure(progress))
     monkeypatch.setattr(profiling, "measure_scaling", lambda progress: profile().scaling)
-    kernels.kept_file().unlink(missing_ok=True)
+    profiles.kept_file().unlink(missing_ok=True)
     return AppTest.from_function(draw, default_timeout=60)
 
 
@@ -359,9 +362,9 @@ def html(page: AppTest) -> str:
     return "\n".join(element.proto.body for element in page.main.get("html") if "<style>" not in element.proto.body)
 
 
-def keep(*profiles: Profile) -> None:
-    kernels.kept_file().parent.mkdir(parents=True, exist_ok=True)
-    kernels.kept_file().write_text(json.dumps(kernels.document(profiles)))
+def keep(*kept: Profile) -> None:
+    profiles.kept_file().parent.mkdir(parents=True, exist_ok=True)
+    profiles.kept_file().write_text(json.dumps(profiles.document(kept)))
 
 
 def finish(page: AppTest) -> AppTest:
@@ -383,7 +386,7 @@ def test_a_first_visit_measures_nothing_and_shows_what_is_known(app: AppTest) ->
     assert not app.exception
     said = html(app)
     assert "What does a discovery cost on this machine?" in said
-    assert kernels.facts()["processor"] in said
+    assert profiles.facts()["processor"] in said
     assert "CUDA" in said
     assert "Not measured here" in said
     assert "encode_codes" in said
@@ -392,7 +395,7 @@ def test_a_first_visit_measures_nothing_and_shows_what_is_known(app: AppTest) ->
 
 
 def test_without_stored_figures_the_page_does_without(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "STORED", Path("nowhere.json"))
+    monkeypatch.setattr(machine_section, "STORED", Path("nowhere.json"))
     app.run()
     assert not app.exception
     assert "Not measured here" not in html(app)
@@ -403,7 +406,7 @@ def test_stored_figures_that_cannot_be_read_are_left_out(
     app: AppTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "figures.json").write_text(text)
-    monkeypatch.setattr(kernels, "STORED", tmp_path / "figures.json")
+    monkeypatch.setattr(machine_section, "STORED", tmp_path / "figures.json")
     app.run()
     assert not app.exception
     assert "Not measured here" not in html(app)
@@ -425,7 +428,7 @@ def test_the_last_profile_of_the_server_is_shown(app: AppTest) -> None:
 
 
 def test_another_machine_s_profile_is_marked(app: AppTest) -> None:
-    keep(profile(machine={**kernels.facts(), "torch": "1.0", "processor": HOSTILE}))
+    keep(profile(machine={**profiles.facts(), "torch": "1.0", "processor": HOSTILE}))
     app.run()
     assert "Machine or versions changed since" in html(app)
     assert HOSTILE not in html(app)
@@ -498,7 +501,7 @@ def test_a_profile_that_cannot_be_kept_is_shown_all_the_same(app: AppTest, monke
     def full(*_: object) -> None:
         raise UserError("Cannot write it: <b>disk full</b>.")
 
-    monkeypatch.setattr(kernels, "write_atomic", full)
+    monkeypatch.setattr(profiles, "write_atomic", full)
     app.run()
     app.button(key="kernels_run").click().run()
     finish(app)
@@ -508,7 +511,7 @@ def test_a_profile_that_cannot_be_kept_is_shown_all_the_same(app: AppTest, monke
 
 def test_a_damaged_file_is_a_sentence_and_not_the_end(app: AppTest) -> None:
     keep(profile())
-    kernels.kept_file().write_text("{")
+    profiles.kept_file().write_text("{")
     app.run()
     assert not app.exception
     assert "The last profile is damaged" in html(app)

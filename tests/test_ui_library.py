@@ -23,6 +23,7 @@ from dsae_core.ui import library as module
 from dsae_core.ui.library import DamagedError, Library, clean_name, keep, library, parse, recall
 from dsae_core.ui.pages import saved
 from dsae_core.ui.request import CUSTOM, RunRequest
+from dsae_core.ui.text import local_time
 
 HOSTILE = "<img src=x onerror=alert(1)> *a* $x$ :red[b]"
 
@@ -408,10 +409,10 @@ def test_a_damaged_library_leaves_the_page_standing(app: AppTest) -> None:
 
 def test_times_are_the_visitor_s() -> None:
     when = datetime(2026, 11, 2, 23, 5, tzinfo=timezone.utc)
-    assert saved.local_time(when, None) == "2 Nov 2026, 23:05 UTC"
-    assert saved.local_time(when, "Europe/Berlin") == "3 Nov 2026, 00:05"
-    assert saved.local_time(when, "No/Where") == "2 Nov 2026, 23:05 UTC"
-    assert saved.local_time(when, "../etc/passwd") == "2 Nov 2026, 23:05 UTC"
+    assert local_time(when, None) == "2 Nov 2026, 23:05 UTC"
+    assert local_time(when, "Europe/Berlin") == "3 Nov 2026, 00:05"
+    assert local_time(when, "No/Where") == "2 Nov 2026, 23:05 UTC"
+    assert local_time(when, "../etc/passwd") == "2 Nov 2026, 23:05 UTC"
 
 
 def test_the_list_as_data() -> None:

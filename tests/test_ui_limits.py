@@ -23,11 +23,10 @@ from dsae_core.errors import UserError
 from dsae_core.limits import VARIABLE, Limits, demo_limits
 from dsae_core.prompts import PromptPairs
 from dsae_core.tasks import TASKS
-from dsae_core.ui import comparison, drafts, faults, probes, runs, state
+from dsae_core.ui import comparison, drafts, faults, probes, profiles, runs, state
 from dsae_core.ui.comparison import Board, CompareRequest
 from dsae_core.ui.jobs import JobQueue, Report
 from dsae_core.ui.library import Library, VisitLibrary, data_dir, library
-from dsae_core.ui.pages import kernels
 from dsae_core.ui.request import RunRequest, pack_pairs
 
 APP = Path(__file__).resolve().parents[1] / "app.py"
@@ -111,7 +110,7 @@ def asked_of_the_server(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise UserError("loaded")
 
     st.cache_resource.clear()
-    for module in (runs, kernels):
+    for module in (runs, profiles):
         monkeypatch.setattr(module, "load_model", load_model)
     return loaded
 
@@ -205,7 +204,7 @@ def test_slow_methods_are_not_offered_and_not_run(demo: Limits) -> None:
 def test_nothing_is_measured(demo: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = asked_of_the_server(monkeypatch)
     with pytest.raises(UserError, match="public demo does not do it"):
-        kernels.work(kernels.Wanted())(no_report)
+        profiles.work(profiles.Wanted())(no_report)
     assert loaded == []
     page = AppTest.from_function(draw_kernels, default_timeout=60).run()
     assert not page.exception

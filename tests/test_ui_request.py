@@ -19,7 +19,7 @@ from dsae_core.settings import METHODS
 from dsae_core.ui.controls import METHOD_HELP, attribute_helps
 from dsae_core.ui.jobs import Job, JobQueue, Report
 from dsae_core.ui.request import CUSTOM, RunRequest
-from dsae_core.ui.text import escape_html, escape_markdown, number, plural, seconds, share
+from dsae_core.ui.text import MINUS, decimal, escape_html, escape_markdown, number, plural, seconds, share, signed
 
 TASKS = {"ioi": None}
 
@@ -96,11 +96,17 @@ def test_html_is_shown_as_it_is() -> None:
     assert escape_html("<a href=\"x\" id='y'>&") == "&lt;a href=&quot;x&quot; id=&#x27;y&#x27;&gt;&amp;"
 
 
+def test_negative_numbers_have_a_minus_sign() -> None:
+    assert [signed(v, 1) for v in (1.25, -1.25, 0.0, -0.01)] == ["+1.2", f"{MINUS}1.2", "+0.0", "+0.0"]
+    assert [decimal(v, 2) for v in (0.5, -0.5, -0.001)] == ["0.50", f"{MINUS}0.50", "0.00"]
+    assert number(-12.34) == f"{MINUS}12.3"
+
+
 def test_numbers_read_well() -> None:
     assert [share(v) for v in (0.0, 0.934, 0.999, 1.0)] == [".00", ".93", "1.00", "1.00"]
     assert [number(v) for v in (0, 9.24e-6, 0.01234, 1.0, 12.34, 123.4, 12345.0)] == [
         "0",
-        "9.2e-6",
+        f"9.2e{MINUS}6",
         "0.0123",
         "1.00",
         "12.3",

@@ -15,6 +15,7 @@ from dsae_core.models.adapter import block_input, fit_inverse_rms, run_module
 from dsae_core.models.attention import observe_attention
 from dsae_core.models.language_model import HeadSite, LanguageModel, Progress
 from dsae_core.models.memory import FORWARD_PROMPTS, available_memory, require_memory
+from dsae_core.models.token_text import token_text
 
 ATTENTION_NUMBERS = 2**28
 """The most attention weights [B, heads, T, T] that one layer may hold at a time: 1 GiB in float32."""
@@ -96,17 +97,9 @@ def _pad_left(model: LanguageModel, encoded: list[list[int]]) -> TokenBatch:
     for row, row_ids in enumerate(encoded):
         ids[row, length - len(row_ids) :] = torch.tensor(row_ids)
         mask[row, length - len(row_ids) :] = True
-    text = {token: _readable(model, token) for token in {token for row_ids in encoded for token in row_ids}}
+    text = {token: token_text(model.tokenizer, token) for token in {token for row_ids in encoded for token in row_ids}}
     tokens = tuple(("",) * (length - len(row)) + tuple(text[token] for token in row) for row in encoded)
     return TokenBatch(ids, mask, tokens)
-
-
-def _readable(model: LanguageModel, token: int) -> str:
-    """The token's own text, with the space before it that some tokenizers drop when they decode one alone."""
-    text = model.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-    raw = model.tokenizer.convert_ids_to_tokens(token)
-    assert isinstance(text, str)
-    return f" {text}" if isinstance(raw, str) and raw.startswith("▁") and not text.startswith(" ") else text
 
 
 def collect_head_outputs(

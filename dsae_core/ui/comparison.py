@@ -380,13 +380,13 @@ class Difference:
         return correlation(self.heads["first_share"].to_numpy(), self.heads["second_share"].to_numpy())
 
     def most_changed(self, n: int) -> pd.DataFrame:
-        """The n heads with the largest change among those that either run finds or ranks in its upper tenth.
+        """The n heads with the largest change, if any, among those that either run finds or ranks in its upper tenth.
 
         The order of heads with next to no score is chance; a head that goes from rank 200 to 100 is no news.
         """
         frame = self.heads
         upper = frame[["first_share", "second_share"]].max(axis=1) >= 0.9
-        seen = frame[upper | (frame["found"] != "neither")]
+        seen = frame[(upper | (frame["found"] != "neither")) & (frame["size"] > 0)]
         return seen.sort_values("size", ascending=False, kind="stable", ignore_index=True).head(n)
 
 

@@ -17,6 +17,8 @@ from dsae_core.settings import METHODS, method_settings
 from dsae_core.tasks import TASKS, read_pairs_csv
 from dsae_core.ui import drafts, state
 from dsae_core.ui.request import CUSTOM, MAX_EXAMPLES, MAX_SEED, Options, RunRequest, changed_options
+from dsae_core.ui.sections.seeds import seeded
+from dsae_core.ui.sections.sight import bring_into_sight
 from dsae_core.ui.text import escape_markdown, plural
 
 MAX_CSV = 5
@@ -40,7 +42,7 @@ def settings() -> RunRequest | None:
             "Seed",
             0,
             MAX_SEED,
-            key=_seeded("seed", kept.seed),
+            key=seeded("set_seed", kept.seed),
             help="Fixes the prompts drawn and the dictionary's start: the same seed gives the same scores.",
         )
     )
@@ -59,14 +61,6 @@ def settings() -> RunRequest | None:
     if problem:
         st.error(escape_markdown(problem))
     return None if problem or not model or (task == CUSTOM and pairs is None) else asked
-
-
-def _seeded(name: str, value: Any) -> str:
-    """The key of a widget that starts with a value; the value lives in the session, so that links can set it."""
-    key = f"set_{name}"
-    if key not in st.session_state:
-        st.session_state[key] = value
-    return key
 
 
 def _from_link() -> RunRequest:
@@ -96,7 +90,7 @@ def _model(kept: RunRequest) -> str:
         if st.session_state.get("set_model", names[0]) not in names:
             st.session_state["set_model"] = names[0]
     chosen = st.selectbox(
-        "Model", names, key=_seeded("model", kept.model), accept_new_options=limits is None, help=text
+        "Model", names, key=seeded("set_model", kept.model), accept_new_options=limits is None, help=text
     )
     model = (chosen or "").strip()
     if model in known:
@@ -112,7 +106,7 @@ def _task(kept: RunRequest) -> str:
             "Task",
             list(titles),
             format_func=titles.__getitem__,
-            key=_seeded("task", kept.task),
+            key=seeded("set_task", kept.task),
             help="The behaviour whose heads are looked for.",
         )
     )
@@ -127,7 +121,7 @@ def _examples(kept: RunRequest) -> int:
         "Examples",
         1,
         most,
-        key=_seeded("examples", min(max(kept.examples, 1), most)),
+        key=seeded("set_examples", min(max(kept.examples, 1), most)),
         help="Prompt pairs drawn: so many positives, and as many matched negatives. 5 to 10 are enough to start.",
     )
     _edit_button()
@@ -160,6 +154,7 @@ def _edit() -> None:
         return
     drafts.open_pairs(replace(pairs, task=CUSTOM))
     st.session_state["set_task"] = CUSTOM
+    bring_into_sight(f"table {drafts.editor_key()}")
 
 
 def _own_prompts(kept: RunRequest) -> PromptPairs | None:
@@ -216,7 +211,7 @@ def _method(kept: RunRequest) -> str:
             list(METHODS),
             format_func=str.capitalize,
             captions=[METHOD_HELP[name] for name in METHODS],
-            key=_seeded("method", kept.method),
+            key=seeded("set_method", kept.method),
             help="How head outputs become codes. Positional finds more of the circuit from few prompts.",
         )
     )
@@ -253,7 +248,7 @@ def _setting(key: str, name: str, kind: Any, value: Any, default: Any, text: str
     label = name.replace("_", " ").capitalize() if len(name) > 2 else name
     if most is not None and value > most:
         value = most
-    key = _seeded(key, value)
+    key = seeded(f"set_{key}", value)
     if get_args(kind):
         return st.selectbox(label, get_args(kind), key=key, help=text)
     if kind is bool:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import html
 import re
+import zoneinfo
+from datetime import datetime, timezone
+
+MINUS = "\N{MINUS SIGN}"
+"""Before negative numbers on the page, as charts have it; files keep the hyphen, which programs read."""
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _DIRECTIVE = re.compile(r"\\:(?=\S)")
@@ -42,15 +47,31 @@ def rate(value: float) -> str:
     return "<.01" if value < 0.005 else share(value)
 
 
+def signed(value: float, digits: int) -> str:
+    """A number with its sign and so many decimals: "+1.20", "−0.35"."""
+    return f"{value:+z.{digits}f}".replace("-", MINUS)
+
+
+def decimal(value: float, digits: int) -> str:
+    """A number with so many decimals, with a sign where it is negative: "1.20", "−0.35"."""
+    return f"{value:z.{digits}f}".replace("-", MINUS)
+
+
 def number(value: float) -> str:
     """Three significant digits; below a thousandth two and an exponent."""
     if value == 0:
         return "0"
     if abs(value) < 1e-3:
         mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
+        return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
     digits = max(0, 2 - int(f"{abs(value):e}".split("e")[1]))
-    return f"{value:.{digits}f}"
+    return decimal(value, digits)
+
+
+def visible(token: str) -> str:
+    """A token as text on one line, with its spaces before and after it visible."""
+    text = token.replace("\n", "↵").replace("\t", "⇥")
+    return f"·{text[1:]}" if text.startswith(" ") and len(text) > 1 else text.replace(" ", "·")
 
 
 def seconds(value: float) -> str:
@@ -63,3 +84,13 @@ def seconds(value: float) -> str:
         return f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest:02d} s"
+
+
+def local_time(when: datetime, zone: str | None) -> str:
+    """A time as the visitor's clock has it, "22 Nov 2026, 16:20"; in UTC, then named, where that is unknown."""
+    try:
+        there: zoneinfo.ZoneInfo | timezone = zoneinfo.ZoneInfo(zone) if zone else timezone.utc
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        there = timezone.utc
+    local = when.astimezone(there)
+    return f"{local.day} {local:%b %Y, %H:%M}{' UTC' if there is timezone.utc else ''}"

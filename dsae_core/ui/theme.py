@@ -68,6 +68,12 @@ STYLE = """
 .d-steps .done { color: var(--quiet); }
 .d-steps .now { color: var(--ink); font-weight: 600; }
 .d-scroll, [class*="_scroll"] { overflow-x: auto; }
+/* A shade at the side where there is more; covers that scroll along hide it where there is not. */
+.d-scroll { --shade: color-mix(in srgb, var(--ink) 22%, transparent); background:
+  linear-gradient(to left, transparent, var(--ground) 70%) left / 2rem 100% no-repeat local,
+  linear-gradient(to right, transparent, var(--ground) 70%) right / 2rem 100% no-repeat local,
+  linear-gradient(to right, var(--shade), transparent) left / .6rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--shade), transparent) right / .6rem 100% no-repeat scroll; }
 [class*="_scroll"] > * { min-width: 42rem; }
 .d-codes { border-collapse: collapse; width: 100%; font-size: .86rem; line-height: 1.5; }
 .d-codes th { text-align: left; font-weight: 600; font-size: .76rem; color: var(--quiet); padding: .2rem .7rem .3rem 0;
@@ -103,7 +109,7 @@ STYLE = """
 .d-codes td.chips { min-width: 18rem; width: 99%; line-height: 1.7; }
 .d-codes.d-lines td { border-top: 1px solid var(--line); padding-top: .26rem; padding-bottom: .26rem;
   vertical-align: middle; }
-.d-codes.d-mid td { vertical-align: middle; }
+.d-codes.d-mid td { vertical-align: top; line-height: 1.7; }
 .d-codes td.nowrap, .d-codes td.n { white-space: nowrap; }
 .d-codes td.yes { color: var(--tp); font-weight: 600; }
 .d-codes td.bar { min-width: 6rem; padding-right: 0; vertical-align: middle; }
@@ -132,6 +138,7 @@ STYLE = """
 [class*="st-key-run_row_"] { border-top: 1px solid var(--line); padding-top: .7rem; }
 .st-key-prose { max-width: 46rem; margin: 0 auto; }
 .st-key-prose h1 { font-family: "Source Serif", Georgia, serif; }
+.st-key-bring_into_sight { position: absolute; }
 .stApp :is(a, button, summary):focus-visible { outline: 2px solid var(--tp); outline-offset: 1px; }
 [data-testid="stBaseButton-primary"]:not(:disabled) { color: light-dark(#ffffff, #11161c); }
 [data-testid="stSidebarContent"] [data-testid="stAlert"] p { font-size: .86rem; line-height: 1.4; }
@@ -141,7 +148,7 @@ STYLE = """
   .d-headline { font-size: 1.35rem; }
   .d-figures { display: grid; grid-template-columns: repeat(3, 1fr); gap: .4rem .8rem; }
   .d-swipe { display: inline; font-style: normal; }
-  .d-codes td.tokens { min-width: 13rem; }
+  .d-codes td.tokens, .d-codes td.chips { min-width: 13rem; }
   .d-codes.d-lines td.nowrap:not(.yes) { white-space: normal; min-width: 6rem; }
   [data-testid="stExpandSidebarButton"] { width: auto; }
   [data-testid="stExpandSidebarButton"]::after { content: "Pages and settings"; font-size: .86rem; margin-left: .3rem; }

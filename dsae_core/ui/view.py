@@ -16,7 +16,7 @@ from dsae_core.circuits import Circuit, Head, stored_circuit
 from dsae_core.metrics import Confusion, Evaluation, confusion_at
 from dsae_core.result import Discovery
 from dsae_core.significance import RATE
-from dsae_core.ui.text import head_name
+from dsae_core.ui.text import head_name, signed
 
 TRUE_POSITIVE = "found, in the circuit"
 FALSE_POSITIVE = "found, not in it"
@@ -327,7 +327,8 @@ def effect_in_words(effect: float, low: float, high: float) -> str:
     """A patching effect with its interval, in percent; "" where it was not measured."""
     if math.isnan(effect):
         return ""
-    return f"{effect:+.1f} %" + ("" if math.isnan(low) else f" (95 % interval {low:+.1f} to {high:+.1f})")
+    interval = "" if math.isnan(low) else f" (95 % interval {signed(low, 1)} to {signed(high, 1)})"
+    return f"{signed(effect, 1)} %{interval}"
 
 
 def _effects(truth: Circuit | None, pairs: list[Head]) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Page
-from support import click_head, open_page, press_run, running_browser, running_server, wait_until_idle
+from support import click_head, open_page, open_sidebar, press_run, running_browser, running_server, wait_until_idle
 
 SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
 GOOD = """positive,negative
@@ -44,7 +44,7 @@ def selected(page: Page) -> None:
 
 def stale(page: Page) -> None:
     """Settings changed since the run."""
-    _open_sidebar(page)
+    open_sidebar(page)
     page.get_by_role("spinbutton", name="Seed").fill("7")
     page.keyboard.press("Enter")
     page.get_by_text("Settings changed since this run").wait_for()
@@ -53,7 +53,7 @@ def stale(page: Page) -> None:
 
 def running(page: Page) -> None:
     """A run under way."""
-    _open_sidebar(page)
+    open_sidebar(page)
     press_run(page)
     _close_sidebar(page)
     page.get_by_text("Training the dictionary").wait_for(timeout=300_000)
@@ -63,7 +63,7 @@ def running(page: Page) -> None:
 def finished(page: Page) -> None:
     """A run that ended."""
     if page.get_by_text("Stored demo").is_visible():  # the server remembers a run of an earlier picture
-        _open_sidebar(page)
+        open_sidebar(page)
         press_run(page)
         wait_until_idle(page)
         _close_sidebar(page)
@@ -71,13 +71,13 @@ def finished(page: Page) -> None:
 
 def upload_error(page: Page) -> None:
     """A CSV that cannot be used."""
-    _open_sidebar(page)
+    open_sidebar(page)
     _upload(page, BAD)
 
 
 def run_error(page: Page) -> None:
     """A run that could not be done."""
-    _open_sidebar(page)
+    open_sidebar(page)
     box = page.get_by_role("combobox", name="Model")
     box.fill("./no-such-model")
     box.press("Enter")
@@ -89,7 +89,7 @@ def run_error(page: Page) -> None:
 
 def custom(page: Page) -> None:
     """A run on somebody's own prompts."""
-    _open_sidebar(page)
+    open_sidebar(page)
     _upload(page, GOOD)
     page.get_by_text("3 prompt pairs.").wait_for()
     press_run(page)
@@ -149,14 +149,14 @@ def validated(page: Page) -> None:
 
 def editor_empty(page: Page) -> None:
     """The editor, with nothing in it."""
-    _open_sidebar(page)
+    open_sidebar(page)
     _own_prompts(page)
     _close_sidebar(page)
 
 
 def editor(page: Page) -> None:
     """A task's prompts in the editor, checked with the model."""
-    _open_sidebar(page)
+    open_sidebar(page)
     page.get_by_role("button", name="Edit these prompts").click()
     page.get_by_text("10 prompt pairs. Edit them").wait_for()
     _close_sidebar(page)
@@ -166,7 +166,7 @@ def editor(page: Page) -> None:
 
 def editor_uneven(page: Page) -> None:
     """Prompts that do not align, with answers that are no single token."""
-    _open_sidebar(page)
+    open_sidebar(page)
     _upload(page, UNEVEN)
     _close_sidebar(page)
     page.get_by_role("button", name="Check with the model").click()
@@ -274,16 +274,9 @@ def _visit(page: Page, name: str) -> None:
     page.goto(f"{parts.scheme}://{parts.netloc}/{name}")
 
 
-def _open_sidebar(page: Page) -> None:
-    button = page.get_by_test_id("stExpandSidebarButton")
-    if button.is_visible():
-        button.click()
-        page.wait_for_timeout(600)
-
-
 def _close_sidebar(page: Page) -> None:
     width = page.viewport_size["width"] if page.viewport_size else 0
-    if width < 700:
+    if width < 700 and page.get_by_test_id("stSidebar").get_attribute("data-collapsed") == "false":
         page.get_by_test_id("stSidebar").hover()
         page.get_by_test_id("stSidebarCollapseButton").locator("button").click()
         page.wait_for_timeout(600)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -29,6 +29,9 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PHONE = 500
+"""Pixels; a page less wide than that is a phone's, with a screen to touch."""
+
 RUN_SECONDS = 400
 """A run may take that long: a cold model load on a busy machine."""
 
@@ -133,13 +136,22 @@ def running_browser() -> Iterator[Browser]:
 
 def open_page(browser: Browser, url: str, *, width: int = 1440, height: int = 900, scheme: str = "light") -> Page:
     """A page of its own session, once a result stands on it."""
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+    view: Any = {"viewport": {"width": width, "height": height}, "color_scheme": scheme, "has_touch": width < PHONE}
+    context = browser.new_context(**view)
     page = context.new_page()
     page.goto(url)
     page.locator(".d-headline").first.wait_for(timeout=90_000)
     page.locator(".d-codes").wait_for(timeout=90_000)
     page.wait_for_timeout(500)
     return page
+
+
+def open_sidebar(page: Page) -> None:
+    """Open the sidebar where it is folded, as it is on a phone."""
+    button = page.get_by_test_id("stExpandSidebarButton")
+    if button.is_visible():
+        button.click()
+        page.wait_for_timeout(600)
 
 
 def press_run(page: Page) -> None:

@@ -12,7 +12,7 @@ from test_library import run_of
 
 from dsae_core.ui.comparison import FAST
 from dsae_core.ui.library import Library
-from dsae_core.ui.pages.compare import method_label
+from dsae_core.ui.sections.compare_methods import method_label
 from dsae_core.ui.text import plural
 
 pytestmark = needs_browser

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
-from support import click_head, needs_browser, open_page, press_run, wait_until_idle
+from playwright.sync_api import Browser, Locator, Page, expect
+from support import RUN_SECONDS, click_head, needs_browser, open_page, open_sidebar, press_run, wait_until_idle
 
 pytestmark = needs_browser
 QUICK = "?examples=2&epochs=3"
@@ -77,6 +77,10 @@ def test_a_page_narrower_than_its_charts_scrolls_them(browser: Browser, url: str
     for name in ("heatmap", "circuit"):
         chart = page.locator(f"[class*='_{name}_scroll']").first
         assert chart.evaluate("box => box.scrollWidth > box.clientWidth")
+        title, box = chart.get_by_text("Layer", exact=True).first.bounding_box(), chart.bounding_box()
+        assert title is not None
+        assert box is not None
+        assert box["x"] <= title["x"] < title["x"] + title["width"] <= box["x"] + box["width"]
     for i in range(2):
         expect(page.locator(".d-swipe").nth(i)).to_be_visible()
     page.context.close()
@@ -96,6 +100,59 @@ def test_run_discovery_draws_a_new_heatmap(browser: Browser, url: str) -> None:
     expect(page.get_by_test_id("stException")).to_have_count(0)
     assert len(scores(page)) >= 270
     assert scores(page) != before
+    page.context.close()
+
+
+def uncovered(page: Page, what: Locator) -> bool:
+    """Whether somebody who looks at the page sees this, with nothing over it."""
+    expect(what).to_be_in_viewport()
+    return bool(
+        what.evaluate(
+            """element => {
+                const { left, top, width, height } = element.getBoundingClientRect();
+                const at = share => document.elementFromPoint(left + share * width, top + height / 2);
+                return [0.02, 0.5, 0.98].map(at).every(seen => element.contains(seen));
+            }"""
+        )
+    )
+
+
+def no_sidebar(page: Page) -> None:
+    expect(page.get_by_test_id("stSidebar")).to_have_attribute("data-collapsed", "true")
+    page.wait_for_timeout(600)  # it slides away
+
+
+@pytest.mark.model
+def test_on_a_phone_a_run_is_seen_once_it_was_started(browser: Browser, url: str) -> None:
+    """There the sidebar lies over the page, and Streamlit leaves it open."""
+    page = open_page(browser, url + "?method=paper&examples=3&seed=6&epochs=5000", width=390, height=844)
+    page.locator(".d-codes").scroll_into_view_if_needed()
+    open_sidebar(page)
+    assert not uncovered(page, page.get_by_test_id("stMain"))
+    page.get_by_role("button", name="Run discovery").tap()
+    no_sidebar(page)
+    assert uncovered(page, page.get_by_role("button", name="Cancel"))
+    assert uncovered(page, page.locator(".d-steps"))
+    open_sidebar(page)  # for another look at the settings, while it runs
+    page.wait_for_timeout(1500)
+    expect(page.get_by_test_id("stSidebar")).to_have_attribute("data-collapsed", "false")
+    page.get_by_test_id("stSidebarCollapseButton").locator("button").click()
+    no_sidebar(page)
+    page.get_by_role("button", name="Cancel").tap()
+    page.get_by_text("The run was cancelled").wait_for(timeout=300_000)
+    page.goto(url + QUICK + "&seed=6")
+    expect(page.get_by_text("Settings changed since this run")).to_be_visible()
+    for _ in range(2):  # once computed, once remembered
+        open_sidebar(page)
+        page.get_by_role("button", name="Run discovery").tap()
+        no_sidebar(page)
+        found = page.locator(".d-headline", has_text="2 prompt pairs")
+        found.wait_for(timeout=1000 * RUN_SECONDS)
+        assert uncovered(page, found)
+    open_sidebar(page)
+    page.get_by_role("button", name="Edit these prompts").tap()
+    no_sidebar(page)
+    assert uncovered(page, page.get_by_text("One pair a row"))
     page.context.close()
 
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from support import needs_browser, running_server
 from test_ui_kernels import profile
 
-from dsae_core.ui.pages import kernels
+from dsae_core.ui import profiles
 
 pytestmark = needs_browser
 
@@ -19,7 +19,7 @@ pytestmark = needs_browser
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder: Path = tmp_path_factory.mktemp("served")
-    (folder / "profile.json").write_text(json.dumps(kernels.document([profile(), profile("cuda")])))
+    (folder / "profile.json").write_text(json.dumps(profiles.document([profile(), profile("cuda")])))
     with running_server(folder) as address:
         yield address
 
@@ -40,7 +40,7 @@ def test_the_last_profile_is_drawn_and_exported(browser: Browser, url: str) -> N
     expect(page.get_by_test_id("stException")).to_have_count(0)
     with page.expect_download() as download:
         page.get_by_role("button", name="Profile (JSON)").click()
-    assert kernels.parse(download.value.path().read_text()) == (profile(), profile("cuda"))
+    assert profiles.parse(download.value.path().read_text()) == (profile(), profile("cuda"))
     page.context.close()
 
 

@@ -114,11 +114,12 @@ def test_export_delete_and_import_bring_a_run_back(page: Page, data: Path) -> No
     assert json.loads(content)["settings"]["seed"] == 40
     page.get_by_role("button", name="Delete").click()
     dialog = page.get_by_role("dialog").filter(has_text="cannot be brought back")
+    expect(dialog).to_be_visible()
+    expect(page.get_by_role("textbox", name="Name")).to_have_count(0)  # the menu makes way for the question
     dialog.get_by_role("button", name="Keep it").click()
     expect(dialog).to_have_count(0)
     expect(found).to_have_count(1)
-    if not page.get_by_role("button", name="Delete").is_visible():
-        found.get_by_role("button", name="More").click()
+    found.get_by_role("button", name="More").click()
     page.get_by_role("button", name="Delete").click()
     dialog.get_by_role("button", name="Delete").click()
     expect(page.get_by_text("“to and fro” was deleted.")).to_be_visible()
@@ -134,7 +135,7 @@ def test_a_bad_file_is_refused_in_a_sentence(page: Page) -> None:
     alert = page.get_by_test_id("stAlert")
     expect(alert).to_contain_text("<b>bad</b>.json was not imported. The saved discovery is malformed")
     upload_again = json.dumps({**run_of(1).to_dict(), "n_positive": 0}).encode()
-    page.keyboard.press("Escape")
+    expect(page.get_by_text("A saved run (JSON)")).to_have_count(0)  # nothing lies over the sentence
     upload(page, upload_again)
     expect(alert).to_contain_text("it needs positive and negative prompts")
 

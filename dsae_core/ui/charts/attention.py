@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import altair as alt
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dsae_core.ui.charts.style import INK, MINUS, SIGNS, Drawing, sign_colour
+from dsae_core.ui.charts.style import INK, SIGNS, Drawing, sign_colour
+from dsae_core.ui.text import MINUS, visible
 
 SIDE_BY_SIDE = 24
 """Up to so many tokens, three panels fit side by side."""
@@ -46,7 +47,7 @@ def attention_frame(weights: Weights, tokens: Sequence[str], other: Weights | No
             value = float(weights[query, key]) - (0.0 if other is None else float(other[query, key]))
             sign = SIGNS[value < 0]
             mark = ("+" if value > 0 else MINUS) if other is not None and abs(value) >= MARKED else ""
-            rows.append((query, key, shown(tokens[query]), shown(tokens[key]), value, abs(value), sign, mark))
+            rows.append((query, key, visible(tokens[query]), visible(tokens[key]), value, abs(value), sign, mark))
     columns = ["query", "key", "from_token", "to_token", "value", "size", "sign", "mark"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -60,11 +61,23 @@ def attention_map(frame: pd.DataFrame, tokens: Sequence[str], changed: Sequence[
         changed: positions at which the other prompt has another token; their labels are bold.
         difference: whether the frame has differences.
     """
-    positions = [t for t, token in enumerate(tokens) if token]
-    top = max(float(frame["size"].max()), 1e-6) if len(frame) else 1.0
+    n_shown = sum(map(bool, tokens))
+    known = {
+        "tokens": [visible(token) for token in tokens],
+        "changed": list(changed),
+        "top": max(float(frame["size"].max()), 1e-6) if len(frame) else 1.0,
+    }
+    params = [{"name": name, "value": value} for name, value in known.items()]
+    spec = _spec(n_shown > SIDE_BY_SIDE, n_shown > TALL, difference=difference)
+    return Drawing({**spec, "params": params, "height": height(n_shown)}, {"cells": frame})
+
+
+@lru_cache(maxsize=8)
+def _spec(many_below: bool, many_beside: bool, *, difference: bool) -> dict[str, Any]:
+    """Whatever the prompts: tokens, those that changed and the largest value are parameters of the chart."""
     cells = alt.Chart(alt.NamedData("cells")).encode(
-        x=_axis("key", "Attended to", tokens, positions, changed, orient="bottom"),
-        y=_axis("query", "Attending", tokens, positions, changed, orient="left"),
+        x=_axis("key", "Attended to", many_below, orient="bottom"),
+        y=_axis("query", "Attending", many_beside, orient="left"),
         tooltip=[
             alt.Tooltip("from_token:N", title="From"),
             alt.Tooltip("to_token:N", title="To"),
@@ -76,13 +89,17 @@ def attention_map(frame: pd.DataFrame, tokens: Sequence[str], changed: Sequence[
     ground = cells.mark_rect(color=INK, opacity=0.05)
     ink = cells.mark_rect().encode(
         color=alt.Color("sign:N", scale=sign_colour(), legend=None),
-        opacity=alt.Opacity("size:Q", scale=alt.Scale(type="sqrt", domain=[0, top], range=[0, 1]), legend=None),
+        opacity=alt.Opacity("size:Q", scale=_sizes(), legend=None),
     )
     layers = [ground, ink]
     if difference:
         layers.append(cells.mark_text(color=INK, fontSize=11, fontWeight="bold").encode(text="mark:N"))
-    chart = alt.layer(*layers).properties(height=height(len(positions)))
-    return Drawing(chart.to_dict(), {"cells": frame})
+    spec: dict[str, Any] = alt.layer(*layers).to_dict()
+    return spec
+
+
+def _sizes() -> alt.Scale:
+    return alt.Scale(type="sqrt", domainMin=0, domainMax=alt.ExprRef("top"), range=[0, 1])
 
 
 def height(n_tokens: int) -> int:
@@ -90,32 +107,23 @@ def height(n_tokens: int) -> int:
     return LABEL_ROOM + max(120, min(18 * n_tokens, 18 * TALL))
 
 
-def shown(token: str) -> str:
-    """A token as text on one line, with its leading space visible."""
-    text = token.replace("\n", "↵").replace("\t", "⇥")
-    return f"·{text[1:]}" if text.startswith(" ") and len(text) > 1 else text.replace(" ", "·")
-
-
-def _axis(
-    field: str, title: str, tokens: Sequence[str], positions: Sequence[int], changed: Sequence[int], *, orient: Any
-) -> Any:
-    names = json.dumps([shown(token) for token in tokens])
-    weight = alt.condition(
-        f"indexof({json.dumps(list(changed))}, datum.value) >= 0", alt.value("bold"), alt.value("normal")
-    )
+def _axis(field: str, title: str, many: bool, *, orient: Any) -> Any:
+    """Positions from the first; each stands in the data, as it is paired with itself."""
+    weight = alt.condition("indexof(changed, datum.value) >= 0", alt.value("bold"), alt.value("normal"))
     axis = alt.Axis(
-        labelExpr=f"{names}[datum.value]",
+        labelExpr="tokens[datum.value]",
         labelLimit=76,
         labelAngle=-60 if orient == "bottom" else 0,
         labelFontWeight=weight,
-        labelOverlap="parity" if len(positions) > (SIDE_BY_SIDE if orient == "bottom" else TALL) else False,
+        labelOverlap="parity" if many else False,
         labelFontSize=10,
+        labelFlush=False,
         labelPadding=3,
         ticks=False,
         domain=False,
         grid=False,
         orient=orient,
     )
-    scale = alt.Scale(domain=list(positions), paddingInner=0.06, paddingOuter=0.03)
+    scale = alt.Scale(paddingInner=0.06, paddingOuter=0.03)
     channel = alt.X if orient == "bottom" else alt.Y
     return channel(f"{field}:O", title=title, scale=scale, axis=axis)

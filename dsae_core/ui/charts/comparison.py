@@ -117,7 +117,14 @@ def _shape(heads: pd.DataFrame) -> tuple[int, int]:
 def _cells(n_layers: int, n_heads: int, row: int) -> alt.Chart:
     """Marks in the cells of all layers and heads."""
     layers, heads = (alt.Scale(domain=list(range(n)), paddingInner=0.1, paddingOuter=0.05) for n in (n_layers, n_heads))
-    plain: dict[str, Any] = {"format": "d", "ticks": False, "domain": False, "grid": False, "labelAngle": 0}
+    plain: dict[str, Any] = {
+        "format": "d",
+        "ticks": False,
+        "domain": False,
+        "grid": False,
+        "labelAngle": 0,
+        "labelFlush": False,
+    }
     small = row == SMALL_ROW
     chart: alt.Chart = alt.Chart().encode(
         x=alt.X(
@@ -211,7 +218,7 @@ def _difference_tooltip() -> list[alt.Tooltip]:
 
 @lru_cache(maxsize=16)
 def _agreement_spec(methods: tuple[str, ...]) -> dict[str, Any]:
-    plain: dict[str, Any] = {"ticks": False, "domain": False, "grid": False, "labelOverlap": False}
+    plain: dict[str, Any] = {"ticks": False, "domain": False, "grid": False, "labelOverlap": False, "labelFlush": False}
     base = alt.Chart(alt.NamedData("pairs")).encode(
         x=alt.X("second:N", title="Method", sort=methods, axis=alt.Axis(labelAngle=-35, labelLimit=130, **plain)),
         y=alt.Y("first:N", title="Method", sort=methods, axis=alt.Axis(labelLimit=150, **plain)),

@@ -12,8 +12,8 @@ import pandas as pd
 
 from dsae_core.circuits import Head
 from dsae_core.ui.charts.heatmap import height
-from dsae_core.ui.charts.style import AXIS_HEIGHT, INK, MINUS, SIGNS, Drawing, Grid, head_selection, sign_colour
-from dsae_core.ui.text import head_name
+from dsae_core.ui.charts.style import AXIS_HEIGHT, INK, SIGNS, Drawing, Grid, head_selection, sign_colour
+from dsae_core.ui.text import MINUS, head_name
 
 MARKED = 0.08
 """Effects from this share of the largest on have their sign in the cell."""

@@ -92,7 +92,7 @@ def _outline(grid: Grid, *, missed: bool) -> alt.Chart:
 
 
 def _legend() -> alt.Legend:
-    """Under the plot's left end, beside the axis title, where it takes no room from the plot."""
+    """Under the plot's left end, below the layers, where it takes no room from the plot."""
     return alt.Legend(
         title=None,
         type="symbol",

@@ -119,6 +119,7 @@ class Grid:
             grid=grid,
             gridOpacity=0.5,
             labelPadding=5,
+            minExtent=AXIS_HEIGHT - 6,
             titleAlign="right",
             titleAnchor="start",
             titleBaseline="top",

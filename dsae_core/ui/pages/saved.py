@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import zoneinfo
 from collections.abc import Sequence
-from datetime import datetime, timezone
 
 import pandas as pd
 import streamlit as st
@@ -24,7 +22,7 @@ from dsae_core.ui.library import (
 )
 from dsae_core.ui.request import CUSTOM, RunRequest
 from dsae_core.ui.sharing import file_stem
-from dsae_core.ui.text import escape_html, escape_markdown, plural, share
+from dsae_core.ui.text import escape_html, escape_markdown, local_time, plural, share
 from dsae_core.ui.view import View
 
 FIRST_SHOWN, MORE_SHOWN = 12, 24
@@ -32,6 +30,7 @@ MAX_UPLOAD = 50
 """MB; a run of a hundred pairs on a model of 270 heads has about 8. The server takes no more of any file."""
 
 _SHOWN, _SAID, _PROBLEM, _UPLOADS = "runs_shown", "runs_said", "runs_problem", "runs_uploads"
+_IMPORT, _DELETES = "runs_import", "runs_deletes"
 
 
 def page() -> None:
@@ -52,7 +51,7 @@ def page() -> None:
 def _top(runs: Library, total: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center", wrap=False):
         st.html(f'<div class="d-eyebrow"><span>Kept in {escape_html(runs.place)}</span></div>')
-        with st.popover("Import", help="Take in a run that was saved as a file."):
+        with st.popover("Import", key=_IMPORT, on_change="rerun", help="Take in a run that was saved as a file."):
             _import_form()
     limits = demo_limits()
     where, whose = (
@@ -160,6 +159,9 @@ def _row(runs: Library, entry: Entry) -> None:
     if menu.open:
         with menu, st.container(gap="xxsmall"):
             _menu(runs, entry)
+    if st.session_state.get(_DELETES) == entry.id:
+        del st.session_state[_DELETES]
+        _confirm_delete(entry)
 
 
 def row_html(entry: Entry, zone: str | None) -> str:
@@ -178,16 +180,6 @@ def row_html(entry: Entry, zone: str | None) -> str:
         f'<div class="d-run"><div><b>{escape_html(entry.title)}</b>{tag}'
         f"<p>{escape_html(' · '.join(facts))}</p></div>{auc}</div>"
     )
-
-
-def local_time(when: datetime, zone: str | None) -> str:
-    """A time as the visitor's clock has it, "22 Nov 2026, 16:20"; in UTC, then named, where that is unknown."""
-    try:
-        there: zoneinfo.ZoneInfo | timezone = zoneinfo.ZoneInfo(zone) if zone else timezone.utc
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        there = timezone.utc
-    local = when.astimezone(there)
-    return f"{local.day} {local:%b %Y, %H:%M}{' UTC' if there is timezone.utc else ''}"
 
 
 def frame(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -226,7 +218,7 @@ def _menu(runs: Library, entry: Entry) -> None:
         routes.go("compare")
     st.download_button(
         "Export (JSON)",
-        lambda: json.dumps(runs.load(entry.id).to_dict()),  # called when no session is at hand to ask for its library
+        lambda: runs.load(entry.id).to_json(),  # called when no session is at hand to ask for its library
         f"{_stem(entry)}.json",
         "application/json",
         key=f"run_export_{entry.id}",
@@ -235,14 +227,25 @@ def _menu(runs: Library, entry: Entry) -> None:
         on_click="ignore",
         help="The whole run; Import and read_discovery() read it back.",
     )
-    if st.button(
+    st.button(
         "Delete",
         key=f"run_delete_{entry.id}",
         icon=":material/delete:",
         type="tertiary",
+        on_click=_ask_to_delete,
+        args=(entry.id,),
         help="Take this run out of the library; asks first.",
-    ):
-        _confirm_delete(entry)
+    )
+
+
+def _close(menu: str) -> None:
+    """Close a menu, which would lie over what comes of it."""
+    st.session_state[menu] = False
+
+
+def _ask_to_delete(number: int) -> None:
+    _close(f"run_more_{number}")
+    st.session_state[_DELETES] = number
 
 
 def _stem(entry: Entry) -> str:
@@ -315,6 +318,7 @@ def _take_in(key: str) -> None:
     if file is None:
         return
     st.session_state[_UPLOADS] = st.session_state.get(_UPLOADS, 0) + 1
+    _close(_IMPORT)
     try:
         if (limits := demo_limits()) is not None:
             limits.check_upload(file.size)

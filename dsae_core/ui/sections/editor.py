@@ -12,12 +12,11 @@ from dsae_core.prompts import PromptPairs
 from dsae_core.tasks import write_pairs_csv
 from dsae_core.ui import drafts, probes, state
 from dsae_core.ui.alignment import AlignedRow, Token, align
-from dsae_core.ui.charts.attention import shown as visible
 from dsae_core.ui.drafts import Draft
 from dsae_core.ui.runs import model_at_hand
 from dsae_core.ui.sections import side
 from dsae_core.ui.sections.charts import finding
-from dsae_core.ui.text import escape_html, plural
+from dsae_core.ui.text import escape_html, plural, signed, visible
 
 CHECK = "check"
 MOST_ROWS = 40
@@ -150,7 +149,7 @@ def check_sentence(found: probes.PromptCheck, pairs: PromptPairs) -> str:
 
 def _means(b: Behaviour, pairs: PromptPairs) -> str:
     what = "logit difference" if pairs.metric == "logit_difference" else "probability difference"
-    return f"mean {what} {b.positive:+.2f} and {b.negative:+.2f}"
+    return f"mean {what} {signed(b.positive, 2)} and {signed(b.negative, 2)}"
 
 
 def _verdict(b: Behaviour) -> str:
@@ -206,8 +205,7 @@ def tokens_table(rows: Sequence[AlignedRow], found: probes.PromptCheck | None) -
 
 
 def _pair_rows(index: int, row: AlignedRow, found: probes.PromptCheck | None) -> str:
-    flag = f'<div class="d-flag">▲ {escape_html(row.problem)}</div>' if row.problem else ""
-    flag += "".join(f'<div class="d-flag">△ {escape_html(note)}</div>' for note in row.notes)
+    flags = [f"▲ {row.problem}"] * bool(row.problem) + [f"△ {note}" for note in row.notes]
     lines = []
     for kind, tokens in (("positive", row.positive), ("negative", row.negative)):
         first = kind == "positive"
@@ -218,9 +216,12 @@ def _pair_rows(index: int, row: AlignedRow, found: probes.PromptCheck | None) ->
         )
         lines.append(
             f'<tr class="{kind}{" pair" if first else ""}"><td class="n">{row.number if first else ""}</td>'
-            f'<td>{kind}</td><td class="chips">{"".join(map(_chip, tokens))}{"" if first else flag}</td>'
+            f'<td>{kind}</td><td class="chips">{"".join(map(_chip, tokens))}</td>'
             f'<td class="n">{len(tokens) or ""}</td>{nexts}</tr>'
         )
+    if flags:
+        said = "".join(f'<div class="d-flag">{escape_html(flag)}</div>' for flag in flags)
+        lines.append(f"<tr><td></td><td></td><td>{said}</td><td></td>{'' if found is None else '<td></td>'}</tr>")
     return "".join(lines)
 
 

@@ -14,12 +14,12 @@ from dsae_core.ui import probes, state
 from dsae_core.ui.charts import attention as attention_charts
 from dsae_core.ui.charts.attention import attention_frame, attention_map
 from dsae_core.ui.charts.effects import effects_frame, effects_map
-from dsae_core.ui.charts.style import MINUS, Drawing, Grid
+from dsae_core.ui.charts.style import Drawing, Grid
 from dsae_core.ui.sections import side
 from dsae_core.ui.sections.charts import chart, finding, heading
 from dsae_core.ui.sections.prompts import codes_table, facts, measured_on, prompts_and_codes
 from dsae_core.ui.state import Shown
-from dsae_core.ui.text import escape_html, head_name, number, plural
+from dsae_core.ui.text import MINUS, decimal, escape_html, head_name, number, plural, signed, visible
 from dsae_core.ui.view import CodeRow, View
 
 PROMPTS, CODES, ATTENTION, OUTPUT = "Prompts", "Code table", "Attention", "Direct effect"
@@ -124,14 +124,15 @@ def patch_note(view: View, found: PatchEffect, head: Head) -> str:
     if pd.isna(stored):
         return ""
     here = plural(found.pairs, "pair")
-    return f"This is on the {here} of this result; the {stored:+.1f} % above is on {measured_on(view)}."
+    return f"This is on the {here} of this result; the {signed(stored, 1)} % above is on {measured_on(view)}."
 
 
 def patch_sentence(found: PatchEffect, head: Head, metric: str) -> str:
     """What patching did, in plain words, with its interval."""
     name, share = head_name(*head), 100 * found.effect
-    interval = f"95 % bootstrap interval {100 * found.low:+.0f} to {100 * found.high:+.0f} %, {found.pairs} pairs"
-    change = f"from {found.metric_positive:.2f} to {found.metric_patched:.2f}"
+    low, high = (signed(100 * end, 0) for end in (found.low, found.high))
+    interval = f"95 % bootstrap interval {low} to {high} %, {found.pairs} pairs"
+    change = f"from {decimal(found.metric_positive, 2)} to {decimal(found.metric_patched, 2)}"
     if found.pairs == 1:
         interval = "one pair, so no interval"
     elif found.low <= 0 <= found.high:
@@ -142,8 +143,8 @@ def patch_sentence(found: PatchEffect, head: Head, metric: str) -> str:
             f"of what separates positives from negatives ({interval})."
         )
     return (
-        f"With {name} patched the {metric} falls {change}; it is {found.metric_negative:.2f} on the negatives. So the "
-        f"head carries {share:.0f} % of the difference ({interval})."
+        f"With {name} patched the {metric} falls {change}; it is {decimal(found.metric_negative, 2)} on the negatives. "
+        f"So the head carries {share:.0f} % of the difference ({interval})."
     )
 
 
@@ -183,8 +184,7 @@ def _code_row(row: CodeRow, n_positive: int, n_negative: int, strongest: float, 
     other = "shared" if row.positives else "negatives only"
     unique = f"● in {len(row.unique_in)}" if row.unique_in else f'<span class="d-code other">{other}</span>'
     tokens = "".join(
-        f'<span class="d-chip">{escape_html(attention_charts.shown(text))}'
-        f"{f'<i>{TIMES}{count}</i>' if count > 1 else ''}</span>"
+        f'<span class="d-chip">{escape_html(visible(text))}{f"<i>{TIMES}{count}</i>" if count > 1 else ""}</span>'
         for text, count in row.tokens[:8]
     )
     more = f"<span class='d-more'>and {len(row.tokens) - 8} more</span>" if len(row.tokens) > 8 else ""
@@ -365,15 +365,14 @@ def _output(view: View, head: Head, grid: Grid, key: str) -> None:
 def output_sentence(found: probes.HeadOutput, frame: pd.DataFrame, head: Head) -> str:
     """The head's direct effect in plain words."""
     own = frame[frame["selected"]].iloc[0]
-    low, high = min(found.by_pair), max(found.by_pair)
+    low, high = (signed(end(found.by_pair), 2) for end in (min, max))
     verb = "raises" if own["effect"] >= 0 else "lowers"
-    spread = (
-        f", {low:+.2f} to {high:+.2f} over {plural(len(found.by_pair), 'prompt')}" if len(found.by_pair) > 1 else ""
-    )
+    spread = f", {low} to {high} over {plural(len(found.by_pair), 'prompt')}" if len(found.by_pair) > 1 else ""
+    together, whole = signed(frame["effect"].sum(), 2), signed(found.total, 2)
     return (
         f"By itself, what {head_name(*head)} writes {verb} the answer over the distractor by "
         f"{abs(own['effect']):.2f} nats{spread}: number {own['rank']} of {len(frame)} heads by size. All heads "
-        f"together add {frame['effect'].sum():+.2f}; the whole model's logit difference is {found.total:+.2f}."
+        f"together add {together}; the whole model's logit difference is {whole}."
     )
 
 
@@ -396,11 +395,11 @@ def tokens_table(tokens: PromotedTokens, answer: Sequence[str], distractor: Sequ
 def _token_line(token: TokenEffect, roles: dict[str, str], strongest: float, kind: str) -> str:
     role = roles.get(token.text.strip(), "")
     tag = f'<span class="d-role">{role}</span>' if role else ""
-    text = escape_html(attention_charts.shown(token.text))
+    text = escape_html(visible(token.text))
     return (
         f'<div class="d-line {kind}"><span><span class="d-chip">{text}</span>{tag}</span>'
         f'<span class="track"><i style="width: {100 * abs(token.effect) / strongest:.0f}%"></i></span>'
-        f"<b>{token.effect:+.2f}</b></div>"
+        f"<b>{signed(token.effect, 2)}</b></div>"
     )
 
 

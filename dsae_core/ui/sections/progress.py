@@ -11,6 +11,7 @@ from dsae_core.ui.charts.preview import preview_frame, preview_map
 from dsae_core.ui.jobs import Job, JobQueue
 from dsae_core.ui.runs import STAGES, shared_queue
 from dsae_core.ui.sections.charts import chart
+from dsae_core.ui.sections.sight import bring_into_sight
 from dsae_core.ui.text import escape_html, escape_markdown, plural, seconds
 
 POLL_SECONDS = 0.4
@@ -37,7 +38,10 @@ STAGE_WORDS = {
 
 def running() -> None:
     """The run under way, looked at again and again; once it ends the whole page is drawn anew."""
-    waits = _waits(state.job())
+    job = state.job()
+    if job is not None:
+        bring_into_sight(f"run {job.number}")
+    waits = _waits(job)
     st.fragment(_running, run_every=WAITING_SECONDS if waits else POLL_SECONDS)(waits)
 
 

@@ -13,7 +13,7 @@ from dsae_core.ui.sections import side
 from dsae_core.ui.sections.charts import chart, finding
 from dsae_core.ui.sections.inspector import METRIC_WORDS, lacking
 from dsae_core.ui.state import Shown
-from dsae_core.ui.text import escape_html, plural
+from dsae_core.ui.text import decimal, escape_html, plural
 from dsae_core.ui.view import View
 from dsae_core.validation import Shares, Validation
 
@@ -137,4 +137,4 @@ def value_at(shares: Shares, size: int, name: str) -> float:
 
 def percent(value: float) -> str:
     """A share as "83 %"."""
-    return f"{100 * value:.0f} %".replace("-0 %", "0 %")
+    return f"{decimal(100 * value, 0)} %"
