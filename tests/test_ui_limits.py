@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -615,3 +616,19 @@ def test_faults_of_a_demo_name_no_folders(demo: Limits, monkeypatch: pytest.Monk
         assert faults.told(UserError(sentence)) == sentence
     monkeypatch.delenv(VARIABLE)
     assert faults.told(error) == str(error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+def test_runs_of_a_public_demo_step_back_behind_its_pages() -> None:
+    code = """
+import os, sys, threading, torch
+from dsae_core.ui.runs import shared_queue
+torch.set_num_threads(3)
+seen = shared_queue().submit(lambda report: (os.getpriority(os.PRIO_PROCESS, 0), torch.get_num_threads()))
+assert seen.wait(60), seen
+page = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+print(seen.result[0] - page, seen.result[1])
+"""
+    environment = {**os.environ, VARIABLE: Limits().to_text()}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["5", "2"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -24,19 +25,28 @@ from dsae_core.ui.request import RunRequest
 STAGES = ("load", "tokenize", "collect", "follow", "train", "encode", "score")
 """The stages of every run, in order; a model's first use has others before them ("download", "convert")."""
 
+RUN_NICE = 5
+"""How far a public demo's runs step back behind its pages, of 19."""
+
 
 @st.cache_resource(show_spinner=False)
 def shared_queue() -> JobQueue:
     """The server's one queue."""
     if (limits := demo_limits()) is None:
         return JobQueue()
-    return JobQueue(most=limits.waiting, longest=limits.job_seconds, prepare=_leave_a_core)
+    return JobQueue(most=limits.waiting, longest=limits.job_seconds, prepare=_leave_room)
 
 
-def _leave_a_core() -> None:
-    """To the threads that draw pages: somebody looks at one while another's run is computed."""
+def _leave_room() -> None:
+    """To the threads that draw pages: somebody looks at one while another's run is computed.
+
+    The run leaves them a core, and where they need one more they come first. A little only: a run that got no turn
+    while it holds the interpreter's lock would have all pages wait.
+    """
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     sys.setswitchinterval(0.001)  # seconds until a page's thread has its turn; 0.005 is usual
+    if sys.platform == "linux":  # elsewhere it would be the whole process that steps back
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), RUN_NICE)
 
 
 def check_asked(request: RunRequest) -> None:
