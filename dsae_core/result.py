@@ -183,12 +183,12 @@ class Discovery:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form that from_dict reads."""
-        return self._fields(_rounded)
+        return self._fields(_listed)
 
     def to_json(self) -> bytes:
         """The JSON text of that form, in UTF-8.
 
-        It comes a dozen times sooner than from json.dumps(to_dict()), during all of which a server's other threads,
+        It comes many times sooner than from json.dumps(to_dict()), during all of which a server's other threads,
         and so the pages of other visitors, would stand still.
         """
         return orjson.dumps(self._fields(_array), option=orjson.OPT_SERIALIZE_NUMPY)
@@ -287,8 +287,8 @@ def _list(data: Mapping[str, Any], name: str) -> list[Any]:
     return documents.items(documents.field(data, name), name)
 
 
-def _rounded(values: Tensor) -> list[Any]:
-    """Nested lists whose numbers have the 9 digits that bring a float32 back exactly."""
+def _listed(values: Tensor) -> list[Any]:
+    """Nested lists; of floats the 9 digits that bring a float32 back exactly."""
     if not values.is_floating_point():
         return values.tolist()
     shape = values.shape

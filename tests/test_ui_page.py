@@ -643,3 +643,14 @@ def test_a_page_whose_job_waits_asks_less_often(kind: str, monkeypatch: pytest.M
     look(True)  # it waited when it was drawn, and runs now
     assert drawn_anew
     let_go.set()
+
+
+def test_charts_wait_for_the_words_of_a_moved_threshold_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(discover.st, "session_state", {})
+    monkeypatch.setattr(discover.time, "sleep", waits.append)
+    for key, threshold in (("a", 0.5), ("a", 0.5), ("b", 0.7)):
+        discover._let_words_be_painted(key, threshold)
+    assert waits == []
+    discover._let_words_be_painted("a", 0.6)
+    assert waits == [discover.WORDS_FIRST]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dsae_core.ui.charts.style import INK, SIGNS, Drawing, sign_colour
+from dsae_core.ui.charts.style import INK, SIGNS, Drawing, sign_colour, with_values
 from dsae_core.ui.text import MINUS, visible
 
 SIDE_BY_SIDE = 24
@@ -67,9 +67,8 @@ def attention_map(frame: pd.DataFrame, tokens: Sequence[str], changed: Sequence[
         "changed": list(changed),
         "top": max(float(frame["size"].max()), 1e-6) if len(frame) else 1.0,
     }
-    params = [{"name": name, "value": value} for name, value in known.items()]
     spec = _spec(n_shown > SIDE_BY_SIDE, n_shown > TALL, difference=difference)
-    return Drawing({**spec, "params": params, "height": height(n_shown)}, {"cells": frame})
+    return Drawing(with_values({**spec, "height": height(n_shown)}, known), {"cells": frame})
 
 
 @lru_cache(maxsize=8)
@@ -87,19 +86,16 @@ def _spec(many_below: bool, many_beside: bool, *, difference: bool) -> dict[str,
         ],
     )
     ground = cells.mark_rect(color=INK, opacity=0.05)
+    sizes = alt.Scale(type="sqrt", domainMin=0, domainMax=alt.ExprRef("top"), range=[0, 1])
     ink = cells.mark_rect().encode(
         color=alt.Color("sign:N", scale=sign_colour(), legend=None),
-        opacity=alt.Opacity("size:Q", scale=_sizes(), legend=None),
+        opacity=alt.Opacity("size:Q", scale=sizes, legend=None),
     )
     layers = [ground, ink]
     if difference:
         layers.append(cells.mark_text(color=INK, fontSize=11, fontWeight="bold").encode(text="mark:N"))
     spec: dict[str, Any] = alt.layer(*layers).to_dict()
     return spec
-
-
-def _sizes() -> alt.Scale:
-    return alt.Scale(type="sqrt", domainMin=0, domainMax=alt.ExprRef("top"), range=[0, 1])
 
 
 def height(n_tokens: int) -> int:

@@ -50,13 +50,19 @@ TOP_SCORE, LEGEND_SCORES = "top_score", "legend_scores"
 """Names of the parameters by which a specification reads a result's scores."""
 
 
+def with_values(spec: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A specification with the values of the parameters that it reads, by name."""
+    added = [{"name": name, "value": value} for name, value in values.items()]
+    return {**spec, "params": [*spec.get("params", []), *added]}
+
+
 @dataclass(frozen=True)
 class Grid:
     """What the specifications of charts of heads depend on.
 
-    A specification takes a tenth of a second to make, and a server has one result after another. So the highest score
-    is no part of it: it reads TOP_SCORE and LEGEND_SCORES, which drawing() gives it. Grids that differ in nothing else
-    are equal, and caches of specifications keep one for both.
+    A specification takes up to a tenth of a second to make, and a server has one result after another. So the highest
+    score is no part of it: it reads TOP_SCORE and LEGEND_SCORES, which drawing() gives it. Grids that differ in nothing
+    else are equal, and caches of specifications keep one for both.
 
     Attributes:
         n_layers: layers of the model.
@@ -89,8 +95,7 @@ class Grid:
     def drawing(self, spec: Mapping[str, Any], data: Mapping[str, pd.DataFrame]) -> Drawing:
         """A specification made for any grid equal to this one, with this one's scores."""
         known = {TOP_SCORE: self.top_score, LEGEND_SCORES: legend_scores(self.top_score)}
-        params = [*spec.get("params", []), *({"name": name, "value": value} for name, value in known.items())]
-        return Drawing({**spec, "params": params}, data)
+        return Drawing(with_values(spec, known), data)
 
     def tooltip(self) -> list[alt.Tooltip]:
         """What hovering over a head shows."""
