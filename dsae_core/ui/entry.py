@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import streamlit as st
 
 from dsae_core.limits import demo_limits
-from dsae_core.ui import faults, routes
+from dsae_core.ui import faults, pauses, routes
 
 
 @asynccontextmanager
@@ -37,6 +37,7 @@ def _preload() -> None:
 
     warm()
     routes.load_all()
+    pauses.keep_for_good()
 
 
 app = st.App("script/dashboard.py", lifespan=_lifespan, on_script_error=faults.show)

@@ -20,6 +20,7 @@ from dsae_core.models import LanguageModel, load_model
 from dsae_core.result import Discovery
 from dsae_core.tasks import TASKS
 from dsae_core.ui.jobs import JobQueue, Report, Work
+from dsae_core.ui.pauses import keep_for_good
 from dsae_core.ui.request import RunRequest
 
 STAGES = ("load", "tokenize", "collect", "follow", "train", "encode", "score")
@@ -108,9 +109,10 @@ class ModelShelf:
         with self._loading:
             if name not in self._models:
                 self._models[name] = load_model(name, progress=report)
+                while len(self._models) > self._keep:
+                    self._models.popitem(last=False)
+                keep_for_good()
             self._models.move_to_end(name)
-            while len(self._models) > self._keep:
-                self._models.popitem(last=False)
             return self._models[name]
 
     def peek(self, name: str) -> LanguageModel | None:

@@ -43,11 +43,12 @@ def page() -> None:
         times = st.container()
     if first_visit and asked is not None:
         state.first_result(asked, shared_queue())
-    if state.job() is not None:
-        progress.running()
-    _message()
-    if (settings := state.request()) is not None and settings.task == CUSTOM:
-        editor(settings.model)
+    with st.container():  # one place for what comes and goes: a chart that moves down a place is drawn anew
+        if state.job() is not None:
+            progress.running()
+        _message()
+        if (settings := state.request()) is not None and settings.task == CUSTOM:
+            editor(settings.model)
     shown = state.shown()
     if shown is None:
         _nothing_yet()

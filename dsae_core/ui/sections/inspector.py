@@ -40,7 +40,8 @@ def inspector(shown: Shown, grid: Grid) -> None:
     with controls, st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         _choose(view, head, key)
         _patch_button(view, head)
-    _patched(view, head)
+    with st.container():  # what comes and goes has one place, here and below, so that the rest keeps its own
+        _patched(view, head)
     chosen = st.segmented_control(
         "What to look at",
         VIEWS,
@@ -50,6 +51,12 @@ def inspector(shown: Shown, grid: Grid) -> None:
         label_visibility="collapsed",
         help="Prompts and codes come with the result; attention and direct effect ask the model.",
     )
+    with st.container():
+        _look(chosen, view, head, grid, key)
+
+
+def _look(chosen: str, view: View, head: Head, grid: Grid, key: str) -> None:
+    """Draw what is to be looked at of a head."""
     if chosen == CODES:
         _codes(view, head, key)
     elif chosen == ATTENTION:

@@ -43,16 +43,14 @@ def start(name: str, about: Hashable, make: Callable[[], Work[T]], title: str, *
 def outcome(name: str, about: Hashable) -> T | None:
     """The result of a side job if it has one; in place of that its progress, or why there is none."""
     found: T | None = state.side_result(name, about)
-    if found is not None:
-        return found
     job = state.side_job(name, about)
-    if job is None:
-        return None
-    if job.over:
-        _failure(name, job)
-    else:
-        progress.side(name, about)
-    return None
+    with st.container():  # there also when empty: what is below keeps its place, and is not drawn anew
+        if found is None and job is not None:
+            if job.over:
+                _failure(name, job)
+            else:
+                progress.side(name, about)
+    return found
 
 
 def _failure(name: str, job: Job) -> None:
