@@ -168,7 +168,8 @@ def test_what_differs_beside_scores_is_said() -> None:
     assert comparison.same_question(view, view) == ""
     weights = View(dataclasses.replace(found, provenance={**found.provenance, "model_digest": "x"}), None)
     assert "different weights" in comparison.same_question(view, weights)
-    assert "different tasks (ioi and custom)" in comparison.same_question(view, View(small_discovery("custom"), None))
+    said = comparison.same_question(view, View(small_discovery("custom"), None))
+    assert "different tasks: Indirect object (IOI) and Own prompts." in said
 
 
 # --- the work ----------------------------------------------------------------------------------------------

@@ -140,6 +140,13 @@ def test_the_direct_effect_in_words() -> None:
     assert "All heads together add +2.31; the whole model's logit difference is +6.50" in told
 
 
+def test_a_direct_effect_that_rounds_to_nothing_is_not_told_as_zero() -> None:
+    frame = effects_frame(np.array([[0.001, -2.0]], dtype=np.float32), (0, 0))
+    found = probes.HeadOutput((), np.zeros((1, 2), dtype=np.float32), (0.001,), 6.5)
+    told = inspector.output_sentence(found, frame, (0, 0))
+    assert "raises the answer over the distractor by less than 0.01 nats: number 2 of 2 heads" in told
+
+
 def test_promoted_tokens_are_escaped_and_answers_named() -> None:
     tokens = PromotedTokens((TokenEffect(" Mary", 2.0), TokenEffect("<i>", 1.0)), (TokenEffect(" John", -4.0),))
     table = inspector.tokens_table(tokens, (" Mary",), (" John",))

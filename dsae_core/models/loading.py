@@ -132,7 +132,7 @@ def _find(name: str, progress: Progress | None) -> Path:
             raise UserError(f"{path} is no GGUF file; give the folder that holds the model's files.")
         return path
     if name.startswith(("/", "./", "../", "~")) or name.count("/") > 1:
-        raise UserError(f"There is no folder or file {path}.")
+        raise UserError(f"There is no folder or file {path}; check the path, or give a model's name.")
     folder = fetch_snapshot(name, progress)
     if is_hooked(folder) and not any(folder.glob("*.safetensors")):
         folder = fetch_hooked(name)

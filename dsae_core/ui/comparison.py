@@ -30,6 +30,7 @@ from dsae_core.settings import METHODS
 from dsae_core.tasks import TASKS
 from dsae_core.ui import faults
 from dsae_core.ui.jobs import CancelledError, Report, Work
+from dsae_core.ui.library import task_title
 from dsae_core.ui.request import CUSTOM
 from dsae_core.ui.runs import loaded_model
 from dsae_core.ui.text import head_name
@@ -399,7 +400,7 @@ def same_question(first: View, second: View) -> str:
     elif a.provenance.get("model_digest") != b.provenance.get("model_digest"):
         said.append("of different weights under one name")
     if a.task != b.task:
-        said.append(f"on different tasks ({a.task} and {b.task})")
+        said.append(f"on different tasks: {task_title(a.task)} and {task_title(b.task)}")
     elif a.prompts != b.prompts:
         said.append("on different prompts")
     return f"These runs are {' and '.join(said)}." if said else ""

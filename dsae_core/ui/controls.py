@@ -245,7 +245,7 @@ def _advanced(method: str, kept: RunRequest) -> tuple[Options, str]:
 
 def _setting(key: str, name: str, kind: Any, value: Any, default: Any, text: str, most: int | None) -> Any:
     """One setting's widget, by its type."""
-    label = name.replace("_", " ").capitalize() if len(name) > 2 else name
+    label = name.removeprefix("n_").replace("_", " ").capitalize() if len(name) > 2 else name
     if most is not None and value > most:
         value = most
     key = seeded(f"set_{key}", value)

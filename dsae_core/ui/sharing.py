@@ -31,6 +31,7 @@ WIDE, NARROW = 1000, 480
 """Widths of pictures of all layers, and of curves; PNG files have twice as many pixels."""
 
 _INK = {"light": "#1b2128", "dark": "#e8eaed"}
+_QUIET = {"light": "#5c6670", "dark": "#9aa5b1"}
 _FONT = "Source Sans Pro, Helvetica Neue, Arial, sans-serif"
 _PADDING, _TITLE = 16, 50
 
@@ -240,7 +241,7 @@ def picture(
 def standalone(drawing: Drawing, title: str, subtitle: str, mode: Mode, width: int = WIDE) -> dict[str, Any]:
     """A chart's specification with its data, size and the colours that the page would give it."""
     colours = theme_colours(mode)
-    ink, quiet = _INK[mode], colours["chartCategoricalColors"][-1]
+    ink, quiet = _INK[mode], _QUIET[mode]
     spec: dict[str, Any] = _inked(copy.deepcopy(dict(drawing.spec)), ink)
     spec["datasets"] = {name: json.loads(frame.to_json(orient="records")) for name, frame in drawing.data.items()}
     spec["width"] = width

@@ -18,7 +18,7 @@ STYLE = """
 .stApp {
   --ink: light-dark(#1b2128, #e8eaed);
   --quiet: light-dark(#5c6670, #9aa5b1);
-  --faint: light-dark(#8a939c, #6f7a86);
+  --faint: light-dark(#6b757f, #87929e);
   --ground: light-dark(#ffffff, #11161c);
   --line: light-dark(#e2e4e1, #2b333c);
   --panel: light-dark(#f6f6f3, #161c23);
@@ -31,7 +31,7 @@ STYLE = """
 /* Menus and dialogs lie outside .stApp and know nothing of its scheme, only the colour of their text. */
 :is([data-testid="stPopoverBody"], [data-testid="stDialog"]) { --ink: currentColor;
   --quiet: color-mix(in srgb, currentColor 74%, transparent);
-  --faint: color-mix(in srgb, currentColor 55%, transparent); --line: color-mix(in srgb, currentColor 15%, transparent);
+  --faint: color-mix(in srgb, currentColor 64%, transparent); --line: color-mix(in srgb, currentColor 15%, transparent);
   --amber: color-mix(in srgb, #c98b12 70%, currentColor); font-variant-numeric: tabular-nums; }
 [data-testid="stMainBlockContainer"] { padding: 4.5rem 2.2rem 4rem; max-width: 1500px; }
 .stMain [data-testid="stVerticalBlock"] { gap: .7rem; }
@@ -57,6 +57,8 @@ STYLE = """
 .d-mark.tp { background: var(--tp); border-radius: 50%; }
 .d-mark.fp { background: var(--fp); transform: rotate(45deg) scale(.86); }
 .d-mark.missed { border: 2px solid var(--missed); }
+.d-mark.framed { background: none; border: 1.5px solid var(--tp); border-radius: 1px; }
+.d-mark.missed.framed { border: 1.5px dashed var(--missed); }
 .d-legend b { color: var(--ink); font-weight: 600; }
 .d-panel { background: var(--panel); border-radius: 6px; padding: .8rem 1rem; font-size: .9rem; }
 .d-times { font-size: .8rem; color: var(--quiet); display: grid; grid-template-columns: auto 1fr auto;
@@ -115,6 +117,7 @@ STYLE = """
 .d-codes td.bar { min-width: 6rem; padding-right: 0; vertical-align: middle; }
 .d-codes td.bar i, .d-line i { display: block; height: 6px; border-radius: 2px; background: var(--tp); min-width: 1px; }
 .d-faint, .d-more { color: var(--faint); font-size: .8rem; margin-left: .2rem; }
+.d-faint:first-child { margin-left: 0; }
 .d-flag { color: var(--amber); font-size: .82rem; line-height: 1.4; white-space: normal; }
 .d-tall { max-height: 26rem; overflow-y: auto; }
 .d-tall thead th { position: sticky; top: 0; background: var(--ground); z-index: 1; }

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dsae_core.ui.charts.style import INK, SIGNS, Drawing, sign_colour, with_values
+from dsae_core.ui.charts.style import INK, SIGNED_INK, SIGNS, Drawing, sign_colour, with_values
 from dsae_core.ui.text import MINUS, visible
 
 SIDE_BY_SIDE = 24
@@ -86,7 +86,8 @@ def _spec(many_below: bool, many_beside: bool, *, difference: bool) -> dict[str,
         ],
     )
     ground = cells.mark_rect(color=INK, opacity=0.05)
-    sizes = alt.Scale(type="sqrt", domainMin=0, domainMax=alt.ExprRef("top"), range=[0, 1])
+    strongest = SIGNED_INK if difference else 1
+    sizes = alt.Scale(type="sqrt", domainMin=0, domainMax=alt.ExprRef("top"), range=[0, strongest])
     ink = cells.mark_rect().encode(
         color=alt.Color("sign:N", scale=sign_colour(), legend=None),
         opacity=alt.Opacity("size:Q", scale=sizes, legend=None),

@@ -12,7 +12,7 @@ import pandas as pd
 
 from dsae_core.circuits import Head
 from dsae_core.ui.charts.heatmap import height
-from dsae_core.ui.charts.style import AXIS_HEIGHT, INK, SIGNS, Drawing, Grid, head_selection, sign_colour
+from dsae_core.ui.charts.style import AXIS_HEIGHT, INK, SIGNED_INK, SIGNS, Drawing, Grid, head_selection, sign_colour
 from dsae_core.ui.text import MINUS, head_name
 
 MARKED = 0.08
@@ -54,7 +54,9 @@ def _spec(grid: Grid, top: float) -> dict[str, Any]:
     )
     ink = cells.mark_rect(cornerRadius=2).encode(
         color=alt.Color("sign:N", scale=sign_colour(), legend=None),
-        opacity=alt.Opacity("size:Q", scale=alt.Scale(type="sqrt", domain=[0, top], range=[0, 1]), legend=None),
+        opacity=alt.Opacity(
+            "size:Q", scale=alt.Scale(type="sqrt", domain=[0, top], range=[0, SIGNED_INK]), legend=None
+        ),
     )
     frame = cells.transform_filter(alt.datum.selected).mark_rect(
         filled=False, stroke=INK, strokeWidth=2.5, cornerRadius=2

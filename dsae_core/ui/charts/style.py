@@ -16,8 +16,14 @@ SHAPES = ["circle", "diamond", "square", "circle"]
 INK = "currentColor"
 """The colour of text, in light and dark: a chart's drawing inherits it from the page."""
 
+WORDS = {"labelColor": INK, "labelOpacity": 0.75, "titleColor": INK, "titleOpacity": 0.75}
+"""Of axes and legends: Streamlit's own grey is too pale on white for words this small."""
+
 SIGNS = ["more", "less"]
 """Whether a difference or an effect is above or below zero; the theme's first two colours, blue and orange."""
+
+SIGNED_INK = 0.75
+"""Opacity of the largest cell where cells have their sign written in: at full colour it could hardly be read."""
 
 RANKED = "ranked"
 SOURCES = [RANKED]

@@ -50,10 +50,11 @@ def page() -> None:
 
 def _top(profiles: Sequence[Profile], machine: Mapping[str, Any]) -> None:
     if not profiles:
+        cuda = cuda_sentence((), machine) if demo_limits() is None else ""  # of what a public demo does not measure
         st.html(
             '<h1 class="d-headline">What does a discovery cost on this machine?</h1>'
             f'<p class="d-note">Nothing was measured on this server yet. {escape_html(_what_it_does())}</p>'
-            f'<p class="d-note">{escape_html(cuda_sentence((), machine))}</p>'
+            + (f'<p class="d-note">{escape_html(cuda)}</p>' if cuda else "")
         )
         return
     settings = profiles[0].settings
@@ -157,6 +158,7 @@ def _settings(kept: Wanted) -> Wanted:
         "Method",
         list(METHODS),
         index=list(METHODS).index(kept.method),
+        format_func=str.capitalize,
         key="kernels_method",
         help="The discovery whose stages and operators are measured; see About.",
     )

@@ -116,7 +116,7 @@ def _list(runs: Library, total: int) -> None:
             "Search",
             key="runs_search",
             type="search",
-            placeholder="name, model, task, setting or a word of a prompt",
+            placeholder="name, model, task, setting or prompt",
             max_chars=200,
             help="Shows the runs that have every one of these words.",
         )

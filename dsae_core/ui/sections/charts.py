@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
-from dsae_core.ui.charts.style import SELECTION, Drawing
+from dsae_core.ui.charts.style import SELECTION, WORDS, Drawing
 from dsae_core.ui.state import select_head
 from dsae_core.ui.text import escape_html
 
@@ -33,6 +33,7 @@ def chart(
     """
     heading(title, subtitle, data, key, swipes=selects)
     spec = {**drawing.spec, "datasets": dict(drawing.data), "description": f"{title}. {subtitle}"}
+    spec["config"] = {**spec.get("config", {}), "axis": WORDS, "legend": WORDS}
     if not selects:
         st.vega_lite_chart(spec=spec, key=key)
         return

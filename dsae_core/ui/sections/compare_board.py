@@ -183,7 +183,7 @@ def _small(line: Line, board: Board, scale: charts.Scale) -> None:
 
 def legend(said: str) -> None:
     """The marks of small heatmaps, and whose heads have them."""
-    marks = (("tp", TRUE_POSITIVE), ("fp", FALSE_POSITIVE), ("missed", MISSED))
+    marks = (("tp framed", TRUE_POSITIVE), ("fp", FALSE_POSITIVE), ("missed framed", MISSED))
     entries = "".join(f'<span><i class="d-mark {name}"></i>{text}</span>' for name, text in marks)
     st.html(f'<div class="d-legend">{entries}<span>{said}</span></div>')
 

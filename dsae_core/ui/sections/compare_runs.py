@@ -138,8 +138,10 @@ def _difference(found: Difference, key: str) -> None:
         lambda: found.heads,
         key=f"compare_difference_{key}",
     )
-    if found.first.truth is not None:
-        legend(f"each run's best {len(found.first.truth)} heads")
+    sizes = {len(view.truth) for view in (found.first, found.second) if view.truth is not None}
+    if sizes:
+        said = f"best {min(sizes)} heads" if len(sizes) == 1 else "best heads, as many as its circuit has"
+        legend(f"each run's {said}")
     columns = st.columns(2, gap="large")
     for column, name, view in zip(columns, "AB", (found.first, found.second), strict=True):
         line = Line(view.discovery.task, view.discovery.node_scores, 0.0)

@@ -35,7 +35,7 @@ def editor(model_name: str) -> None:
     draft, on_show = drafts.current(), state.shown()
     done = draft.pairs is not None and on_show is not None and on_show.request.pairs == draft.pairs
     label = f"Your prompts: the {plural(len(draft.rows), 'pair')} of the result below" if done else "Your prompts"
-    with st.expander(label, expanded=not done, icon=":material/edit_note:"):
+    with st.expander(label, expanded=not done):
         _table(draft, model_name)
 
 

@@ -189,7 +189,7 @@ def code_table(rows: Sequence[CodeRow], view: View) -> str:
 
 def _code_row(row: CodeRow, n_positive: int, n_negative: int, strongest: float, *, pooled: bool) -> str:
     other = "shared" if row.positives else "negatives only"
-    unique = f"● in {len(row.unique_in)}" if row.unique_in else f'<span class="d-code other">{other}</span>'
+    unique = f"● in {len(row.unique_in)}" if row.unique_in else f'<span class="d-faint">{other}</span>'
     tokens = "".join(
         f'<span class="d-chip">{escape_html(visible(text))}{f"<i>{TIMES}{count}</i>" if count > 1 else ""}</span>'
         for text, count in row.tokens[:8]
@@ -311,14 +311,18 @@ def attention_panels(found: probes.Attention) -> dict[str, Panel]:
     aligned = [bool(token) for token in positive] == [bool(token) for token in negative]
     changed = [t for t, (a, b) in enumerate(zip(positive, negative, strict=True)) if aligned and a != b]
     frames = {
-        "On the positive": ("colour: weight", attention_frame(found.positive, positive), positive),
-        "On the negative": ("colour: weight", attention_frame(found.negative, negative), negative),
+        "On the positive": ("attention", attention_frame(found.positive, positive), positive),
+        "On the negative": ("attention", attention_frame(found.negative, negative), negative),
     }
     if aligned:
         difference = attention_frame(found.positive, positive, found.negative)
-        frames["Difference"] = (f"+ blue: more, {MINUS} orange: less", difference, positive)
+        frames["Difference"] = (f"+ blue, {MINUS} orange,", difference, positive)
     return {
-        name: (how, attention_map(frame, tokens, changed, difference=name == "Difference"), frame)
+        name: (
+            f"{how} up to {float(frame['size'].max()):.2f}",
+            attention_map(frame, tokens, changed, difference=name == "Difference"),
+            frame,
+        )
         for name, (how, frame, tokens) in frames.items()
     }
 
@@ -351,7 +355,8 @@ def _output(view: View, head: Head, grid: Grid, key: str) -> None:
         finding(output_sentence(found, frame, head))
         chart(
             "Direct effect of every head",
-            f"on answer less distractor at the last position; + blue raises it, {MINUS} orange lowers it",
+            f"on answer less distractor at the last position; + blue raises it, {MINUS} orange lowers it; full colour "
+            f"{number(float(frame['size'].max()))} nats",
             effects_map(grid, frame),
             lambda: frame[["layer", "head", "name", "effect", "rank"]],
             key=f"{key}_effects",
@@ -373,12 +378,14 @@ def output_sentence(found: probes.HeadOutput, frame: pd.DataFrame, head: Head) -
     """The head's direct effect in plain words."""
     own = frame[frame["selected"]].iloc[0]
     low, high = (signed(end(found.by_pair), 2) for end in (min, max))
-    verb = "raises" if own["effect"] >= 0 else "lowers"
+    verb, by = "raises" if own["effect"] >= 0 else "lowers", f"{abs(own['effect']):.2f}"
+    if by == "0.00":
+        by = "less than 0.01"
     spread = f", {low} to {high} over {plural(len(found.by_pair), 'prompt')}" if len(found.by_pair) > 1 else ""
     together, whole = signed(frame["effect"].sum(), 2), signed(found.total, 2)
     return (
         f"By itself, what {head_name(*head)} writes {verb} the answer over the distractor by "
-        f"{abs(own['effect']):.2f} nats{spread}: number {own['rank']} of {len(frame)} heads by size. All heads "
+        f"{by} nats{spread}: number {own['rank']} of {len(frame)} heads by size. All heads "
         f"together add {together}; the whole model's logit difference is {whole}."
     )
 

@@ -38,7 +38,7 @@ def validation(shown: Shown, threshold: float) -> None:
     st.html(
         '<div class="d-legend"><span><i class="d-mark tp"></i>heads by score</span>'
         f'<span><i class="d-mark band"></i>random heads: mean and range of {len(latest.found.random)} draws</span>'
-        "<span>dashed line: heads found at the threshold</span></div>"
+        "<span>vertical dashed line: heads found at the threshold</span></div>"
     )
     left, right = st.columns(2, gap="large")
     sides: tuple[Literal["kept", "removed"], ...] = ("kept", "removed")
