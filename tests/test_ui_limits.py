@@ -631,4 +631,5 @@ print(seen.result[0] - page, seen.result[1])
 """
     environment = {**os.environ, VARIABLE: Limits().to_text()}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["5", "2"]
+    room = 19 - os.getpriority(os.PRIO_PROCESS, 0)
+    assert done.stdout.split() == [str(min(5, room)), "2"]

@@ -27,7 +27,7 @@ STAGES = ("load", "tokenize", "collect", "follow", "train", "encode", "score")
 """The stages of every run, in order; a model's first use has others before them ("download", "convert")."""
 
 RUN_NICE = 5
-"""How far a public demo's runs step back behind its pages, of 19."""
+"""How far a public demo's runs step back behind its pages, on a scale that ends at 19."""
 
 
 @st.cache_resource(show_spinner=False)
@@ -47,7 +47,7 @@ def _leave_room() -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     sys.setswitchinterval(0.001)  # seconds until a page's thread has its turn; 0.005 is usual
     if sys.platform == "linux":  # elsewhere it would be the whole process that steps back
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), RUN_NICE)
+        os.nice(RUN_NICE)
 
 
 def check_asked(request: RunRequest) -> None:
