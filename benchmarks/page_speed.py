@@ -38,7 +38,7 @@ STEPS, TURN, FIRST = 2, 6, 8
 """A drag moves the threshold by so many of its steps; after so many drags it turns round. The first one, which is not
 counted, goes down to where heads lie densely, so that every later one changes the headline."""
 
-HEATMAP = "[class*='_heatmap_scroll'] .mark-rect path"
+HEATMAP = ".st-key-heatmap_scroll .mark-rect path"
 PAINTED = f"""() => {{
     const cells = document.querySelectorAll("{HEATMAP}").length;
     if (!document.querySelector(".d-headline") || cells < 100) return false;

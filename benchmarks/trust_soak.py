@@ -60,26 +60,37 @@ HEADLINE = ".d-headline"
 
 WATCH = """before => {
     window.headlineFollowed = new Promise((done, failed) => {
+        const block = document.querySelector(".d-headline").closest("[data-testid=stVerticalBlock]");
         let released = null, changed = null, said = before;
         addEventListener("pointerup", event => { released = event.timeStamp; }, {once: true, capture: true});
+        const watcher = new MutationObserver(() => {
+            const text = block.querySelector(".d-headline")?.textContent;
+            if (!text || text === said) return;
+            said = text;
+            requestAnimationFrame(() => { changed = performance.now(); });
+        });
+        watcher.observe(block, {subtree: true, childList: true, characterData: true});
         const end = performance.now() + 60000;
         const look = () => {
-            const now = performance.now(), text = document.querySelector(".d-headline")?.innerText;
-            const app = document.querySelector("[data-testid=stApp]").dataset.testScriptState;
-            if (text && text !== said) { said = text; changed = now; }
-            const both = released !== null && changed !== null;
-            if (both && app === "notRunning" && now - Math.max(released, changed) > 1000)
-                done(Math.max(changed - released, 0) / 1000);
-            else if (now > end) failed(new Error(`released ${released}, headline ${changed}, ${app}: ${text}`));
-            else requestAnimationFrame(look);
+            const now = performance.now(), app = document.querySelector("[data-testid=stApp]").dataset.testScriptState;
+            const over = released !== null && changed !== null && app === "notRunning"
+                && now - Math.max(released, changed) > 1000;
+            if (!over && now < end) { setTimeout(look, 100); return; }
+            watcher.disconnect();
+            if (over) done(Math.max(changed - released, 0) / 1000);
+            else failed(new Error(`released ${released}, headline ${changed}, ${app}: ${said}`));
         };
         look();
     });
 }"""
 """Watches from now on: seconds from the pointer's release to the frame with the last new headline, by the page's clock.
 
-It has to be there before the pointer moves: a busy page handles input before it runs what else it was sent.
+It has to be there before the pointer moves: a busy page handles input before it runs what else it was sent. And it has
+to be idle until something changes: eight pages that look at every frame would be what they wait for.
 """
+
+RUN_BUTTON, CANCEL = ".st-key-run button", "[class*='st-key-cancel'] button"
+"""By their places; to look for a button by its name takes a browser a tenth of a second, and again while it waits."""
 
 
 @dataclass
@@ -153,7 +164,7 @@ async def discover(visit: Visit) -> None:
     """Run a discovery of a few pairs under a seed of its own, to its end."""
     page = visit.page
     await on_discover(visit)
-    seed = page.get_by_role("spinbutton", name="Seed")
+    seed = page.locator("input[aria-label=Seed]")
     await seed.fill(str(visit.rng.randrange(2**31 - 1)))
     await page.keyboard.press("Enter")
     await page.get_by_text("Settings changed since this run").wait_for(timeout=60_000)
@@ -163,10 +174,10 @@ async def discover(visit: Visit) -> None:
 
 async def run(page: Page) -> None:
     """Press Run discovery and wait for the end."""
-    button = page.get_by_role("button", name="Run discovery")
+    button = page.locator(RUN_BUTTON, has_text="Run discovery").first
     await button.click(timeout=60_000)
-    await page.get_by_role("button", name="Cancel").first.wait_for(timeout=60_000)
-    await page.get_by_role("button", name="Cancel").first.wait_for(state="detached", timeout=1000 * ACTION_SECONDS)
+    await page.locator(CANCEL).first.wait_for(timeout=60_000)
+    await page.locator(CANCEL).first.wait_for(state="detached", timeout=1000 * ACTION_SECONDS)
     await button.wait_for(timeout=60_000)
     await settled(page)
 
@@ -175,7 +186,7 @@ async def drag(visit: Visit) -> None:
     """Drag the threshold to the other half of its way, and time the headline from the release on."""
     page = visit.page
     await on_discover(visit)
-    thumb = page.get_by_role("slider", name="Threshold").locator("xpath=../..")  # what is seen of it
+    thumb = page.locator("input[type=range][aria-label=Threshold]").locator("xpath=../..")  # what is seen of it
     await thumb.hover(timeout=60_000)  # waits until it lies still
     at = await thumb.bounding_box()
     track = await page.get_by_test_id("stSlider").filter(has_text="Threshold").bounding_box()
@@ -184,7 +195,7 @@ async def drag(visit: Visit) -> None:
     x, y = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
     share = (x - track["x"]) / track["width"]
     target = track["x"] + track["width"] * visit.rng.uniform(*((0.5, 0.9) if share < 0.35 else (0.05, 0.2)))
-    before = await page.locator(HEADLINE).first.inner_text()
+    before = await page.locator(HEADLINE).first.text_content()
     await page.evaluate(WATCH, before)
     await page.mouse.move(x, y)
     await page.mouse.down()
@@ -197,14 +208,14 @@ async def select(visit: Visit) -> None:
     """Click a head of the heatmap; it is selected everywhere."""
     page = visit.page
     await on_discover(visit)
-    cells = page.locator("[class*='_heatmap_scroll'] .mark-rect path[aria-label*='Head (layer.head)']")
+    cells = page.locator(".st-key-heatmap_scroll .mark-rect path[aria-label*='Head (layer.head)']")
     await cells.first.wait_for(state="attached", timeout=60_000)
     cell = cells.nth(visit.rng.randrange(await cells.count()))
     found = re.search(r"\(layer\.head\): (\d+\.\d+);", await cell.get_attribute("aria-label") or "")
     if found is None:
         raise RuntimeError("a cell does not name its head")
     await cell.click(force=True)
-    await page.get_by_role("heading", name=f"Head {found[1]}", exact=True).wait_for(timeout=60_000)
+    await page.locator("h2", has_text=re.compile(rf"^Head {re.escape(found[1])}$")).wait_for(timeout=60_000)
 
 
 async def attend(visit: Visit) -> None:
@@ -230,7 +241,7 @@ async def follow(visit: Visit) -> None:
     query = f"?task=greater_than&method=positional&examples={visit.rng.randint(2, 4)}&seed={visit.rng.randrange(1000)}"
     await visit.page.goto(visit.url + query)
     await ready(visit.page)
-    slider = visit.page.get_by_role("slider", name="Examples")
+    slider = visit.page.locator("input[type=range][aria-label=Examples]")
     examples = await slider.evaluate("e => e.getAttribute('aria-valuenow') ?? e.value")
     if examples != re.findall(r"examples=(\d+)", query)[0]:
         raise RuntimeError(f"the link's settings did not come: {examples} examples")
@@ -240,7 +251,7 @@ async def upload(visit: Visit) -> None:
     """Upload prompts and run them."""
     page, rng = visit.page, visit.rng
     await page.goto(f"{visit.url}?task=custom")
-    await page.get_by_role("heading", name="No result yet.").wait_for(timeout=90_000)
+    await page.locator(HEADLINE, has_text="No result yet.").wait_for(timeout=90_000)
     await settled(page)
     rows = []
     for _ in range(rng.randint(2, 4)):
@@ -272,14 +283,14 @@ ACTIONS: dict[str, tuple[Callable[[Visit], Awaitable[None]], int]] = {
 
 async def on_discover(visit: Visit) -> None:
     """Be on Discover, with a result on the page."""
-    if await visit.page.get_by_role("button", name="Run discovery").count() == 0:
+    if await visit.page.locator(RUN_BUTTON).count() == 0:
         await visit.page.goto(visit.url)
     await ready(visit.page)
 
 
 async def ready(page: Page) -> None:
     """Wait for a result on Discover."""
-    await page.get_by_role("button", name="Run discovery").wait_for(timeout=90_000)
+    await page.locator(RUN_BUTTON, has_text="Run discovery").first.wait_for(timeout=90_000)
     await page.locator(".d-codes").first.wait_for(timeout=90_000)
     await settled(page)
 

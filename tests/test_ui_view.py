@@ -264,7 +264,11 @@ def test_the_headline_counts(view: View, blind: View) -> None:
 
 def test_the_heatmap_tells_statuses_by_shape_and_dash(view: View) -> None:
     drawing = heatmap(Grid.of(view.heads, has_truth=True), view.at(1.0), (1, 0))
-    assert drawing.data["heads"]["selected"].tolist() == [False, False, True, False]
+    assert {name: data["name"].tolist() for name, data in drawing.data.items()} == {
+        "heads": ["0.0", "0.1", "1.0", "1.1"],
+        "marked": ["0.1", "1.0", "1.1"],
+        "selected": ["1.0"],
+    }
     cells, held, missed, marks, _ = drawing.spec["layer"]
     assert cells["encoding"]["x"]["scale"]["domain"] == [0, 1]
     assert cells["encoding"]["color"]["scale"]["domainMax"]["expr"].startswith("top_score")
@@ -292,6 +296,16 @@ def test_moving_the_threshold_leaves_the_specification_alone(view: View) -> None
     ):
         assert draw(0.5).spec == draw(2.0).spec
         assert any(not draw(0.5).data[name].equals(frame) for name, frame in draw(2.0).data.items())
+
+
+def test_moving_the_threshold_leaves_most_of_the_data_alone(view: View) -> None:
+    grid = Grid.of(view.heads, has_truth=True)
+    for draw in (lambda h: heatmap(grid, h, (1, 0)), lambda h: ranked_scores(grid, h, 1.0)):
+        before, after = draw(view.at(0.5)).data, draw(view.at(2.0)).data
+        assert before["heads"]["name"].tolist() == ["0.0", "0.1", "1.0", "1.1"]
+        assert before["heads"].equals(after["heads"]), "all heads are drawn anew"
+        assert before["marked"]["status"].tolist() == [FALSE_POSITIVE, TRUE_POSITIVE, TRUE_POSITIVE]
+        assert after["marked"]["status"].tolist() == [TRUE_POSITIVE, MISSED]
 
 
 def test_results_of_one_shape_share_a_specification_but_not_their_scale(view: View) -> None:

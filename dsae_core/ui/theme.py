@@ -15,6 +15,8 @@ ICON = (
 
 STYLE = """
 <style>
+/* No selector here looks into classes ([class*=...]) or down from an ancestor (:has): Streamlit changes the class of
+   every element whenever it draws, and with such a rule a browser then works out the style of the whole page again. */
 .stApp {
   --ink: light-dark(#1b2128, #e8eaed);
   --quiet: light-dark(#5c6670, #9aa5b1);
@@ -69,14 +71,14 @@ STYLE = """
 .d-steps { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .84rem; color: var(--faint); }
 .d-steps .done { color: var(--quiet); }
 .d-steps .now { color: var(--ink); font-weight: 600; }
-.d-scroll, [class*="_scroll"] { overflow-x: auto; }
+.d-scroll, :is(.st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) { overflow-x: auto; }
 /* A shade at the side where there is more; covers that scroll along hide it where there is not. */
 .d-scroll { --shade: color-mix(in srgb, var(--ink) 22%, transparent); background:
   linear-gradient(to left, transparent, var(--ground) 70%) left / 2rem 100% no-repeat local,
   linear-gradient(to right, transparent, var(--ground) 70%) right / 2rem 100% no-repeat local,
   linear-gradient(to right, var(--shade), transparent) left / .6rem 100% no-repeat scroll,
   linear-gradient(to left, var(--shade), transparent) right / .6rem 100% no-repeat scroll; }
-[class*="_scroll"] > * { min-width: 42rem; }
+:is(.st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) > * { min-width: 42rem; }
 .d-codes { border-collapse: collapse; width: 100%; font-size: .86rem; line-height: 1.5; }
 .d-codes th { text-align: left; font-weight: 600; font-size: .76rem; color: var(--quiet); padding: .2rem .7rem .3rem 0;
   border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -130,15 +132,18 @@ STYLE = """
 .d-line.down i { background: var(--fp); }
 .d-line b { font-weight: 600; text-align: right; }
 .d-role { font-size: .7rem; font-weight: 600; letter-spacing: .04em; text-transform: uppercase; color: var(--quiet); }
-.st-key-result_head > :has(.st-key-result_menus), .st-key-result_head > :has(.st-key-result_menus) > * {
-  flex: 0 0 auto; width: auto; }
+/* What is being drawn anew is not dimmed: for the wait before it each element gets a layer of its own in the browser,
+   dozens at every touch of the page, which costs as much as drawing the charts. And the bar of a run goes in steps. */
+[data-stale] { opacity: 1 !important; transition: none !important; }
+[data-testid="stProgress"] * { transition: none !important; }
+.st-key-result_head > :last-child, .st-key-result_head > :last-child > * { flex: 0 0 auto; width: auto; }
 .d-run { display: flex; gap: 1rem; align-items: center; justify-content: space-between; }
 .d-run b { font-size: .98rem; overflow-wrap: anywhere; }
 .d-run .d-tag { margin-left: .6rem; }
 .d-run p { font-size: .82rem; color: var(--quiet); margin: .1rem 0 0; overflow-wrap: anywhere; }
 .d-run .d-figure { text-align: right; min-width: 4.2rem; }
 .d-run .d-figure b { font-size: 1.1rem; }
-[class*="st-key-run_row_"] { border-top: 1px solid var(--line); padding-top: .7rem; }
+.st-key-run_rows .stHorizontalBlock { border-top: 1px solid var(--line); padding-top: .7rem; }
 .st-key-prose { max-width: 46rem; margin: 0 auto; }
 .st-key-prose h1 { font-family: "Source Serif", Georgia, serif; }
 .st-key-bring_into_sight { position: absolute; }
@@ -155,8 +160,8 @@ STYLE = """
   .d-codes.d-lines td.nowrap:not(.yes) { white-space: normal; min-width: 6rem; }
   [data-testid="stExpandSidebarButton"] { width: auto; }
   [data-testid="stExpandSidebarButton"]::after { content: "Pages and settings"; font-size: .86rem; margin-left: .3rem; }
-  [class*="st-key-run_row_"] { flex-wrap: wrap; }
-  [class*="st-key-run_row_"] > :first-child { flex: 1 0 100%; }
+  .st-key-run_rows .stHorizontalBlock { flex-wrap: wrap; }
+  .st-key-run_rows .stHorizontalBlock > :first-child { flex: 1 0 100%; }
 }
 </style>
 """

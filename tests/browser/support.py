@@ -169,6 +169,6 @@ def wait_until_idle(page: Page) -> None:
 def click_head(page: Page, layer: int, head: int) -> None:
     """Click a head's cell in the heatmap."""
     name = f"{layer}.{head}"
-    chart = page.locator("[class*='_heatmap_scroll']")
+    chart = page.locator(".st-key-heatmap_scroll")
     chart.locator(f".mark-rect path[aria-label*='Head (layer.head): {name};']").first.click(force=True)
     page.get_by_text(f"Prompts and codes of head {name}").wait_for()

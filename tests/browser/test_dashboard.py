@@ -15,7 +15,7 @@ QUICK = "?examples=2&epochs=3"
 
 def scores(page: Page) -> list[str]:
     """What the heatmap's cells say of themselves."""
-    cells = page.locator("[class*='_heatmap_scroll'] .mark-rect path[aria-label*='Head (layer.head)']")
+    cells = page.locator(".st-key-heatmap_scroll .mark-rect path[aria-label*='Head (layer.head)']")
     return cells.evaluate_all("paths => paths.map(path => path.getAttribute('aria-label'))")
 
 
@@ -54,11 +54,9 @@ def test_the_threshold_moves_the_circuit(page: Page) -> None:
 def test_a_click_on_a_head_selects_it_everywhere(page: Page) -> None:
     click_head(page, 20, 0)
     expect(page.get_by_role("combobox", name="Head")).to_have_value("20.0")
-    nodes = page.locator("[class*='_circuit_scroll'] .mark-text text")
+    nodes = page.locator(".st-key-circuit_scroll .mark-text text")
     assert "bold" in nodes.filter(has_text="20.0").last.evaluate("text => text.outerHTML")
-    page.locator("[class*='_circuit_scroll'] .mark-symbol path[aria-label*='(layer.head): 23.3;']").first.click(
-        force=True
-    )
+    page.locator(".st-key-circuit_scroll .mark-symbol path[aria-label*='(layer.head): 23.3;']").first.click(force=True)
     expect(page.get_by_text("Prompts and codes of head 23.3")).to_be_visible()
 
 
@@ -75,7 +73,7 @@ def test_a_page_narrower_than_its_charts_scrolls_them(browser: Browser, url: str
     page = open_page(browser, url, width=390, height=844)
     assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 390
     for name in ("heatmap", "circuit"):
-        chart = page.locator(f"[class*='_{name}_scroll']").first
+        chart = page.locator(f".st-key-{name}_scroll").first
         assert chart.evaluate("box => box.scrollWidth > box.clientWidth")
         title, box = chart.get_by_text("Layer", exact=True).first.bounding_box(), chart.bounding_box()
         assert title is not None

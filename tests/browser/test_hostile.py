@@ -74,7 +74,7 @@ def test_hostile_runs_are_read_as_text(page: Page, browser: Browser, url: str) -
     page.get_by_role("button", name="Share").click()
     page.get_by_text("repeats this run").wait_for()
     assert "PromptPairs(" in read(page)
-    page.locator("[class*='_heatmap_scroll'] .mark-rect path").first.hover(force=True)
+    page.locator(".st-key-heatmap_scroll .mark-rect path").first.hover(force=True)
     read(page)
 
 

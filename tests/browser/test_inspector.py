@@ -53,9 +53,7 @@ def test_a_head_can_be_looked_into(page: Page) -> None:
     look_at(page, "Direct effect")
     expect(page.locator(".d-title", has_text="Tokens 23.3 promotes")).to_be_visible(timeout=LONG)
     expect(page.locator(".d-role").first).to_have_text("distractor")  # the head writes against the repeated name
-    page.locator("[class*='_effects_scroll'] .mark-rect path[aria-label*='(layer.head): 29.1;']").first.click(
-        force=True
-    )
+    page.locator(".st-key-effects_scroll .mark-rect path[aria-label*='(layer.head): 29.1;']").first.click(force=True)
     expect(page.locator("h2", has_text="Head 29.1")).to_be_visible()
     expect(page.locator(".d-title", has_text="Tokens 29.1 promotes")).to_be_visible(timeout=LONG)
 

@@ -10,8 +10,19 @@ import numpy as np
 import pandas as pd
 
 from dsae_core.metrics import Confusion, Evaluation
-from dsae_core.ui.charts.style import AXIS_HEIGHT, INK, Drawing, Grid, score_scale, status_colour, status_shape
-from dsae_core.ui.view import MISSED, OUTSIDE
+from dsae_core.ui.charts.style import (
+    AXIS_HEIGHT,
+    HEADS,
+    INK,
+    MARKED,
+    Drawing,
+    Grid,
+    by_status,
+    score_scale,
+    status_colour,
+    status_shape,
+)
+from dsae_core.ui.view import MISSED
 
 HEIGHT = 190 + AXIS_HEIGHT
 
@@ -24,7 +35,8 @@ def ranked_scores(grid: Grid, heads: pd.DataFrame, threshold: float) -> Drawing:
         heads: View.at(threshold).
         threshold: where the line is.
     """
-    return grid.drawing(_ranked_spec(grid), {"heads": heads, "threshold": pd.DataFrame({"score": [threshold]})})
+    data = {**by_status(heads), "threshold": pd.DataFrame({"score": [threshold]})}
+    return grid.drawing(_ranked_spec(grid), data)
 
 
 def precision_recall(evaluation: Evaluation, confusion: Confusion) -> Drawing:
@@ -80,18 +92,19 @@ def _ranked_spec(grid: Grid) -> dict[str, Any]:
         axis=alt.Axis(values=[v for v in (1, 3, 10, 30, 100, 300, 1000, 3000) if v <= n], grid=False),
     )
     y = alt.Y("score:Q", title="Score", axis=alt.Axis(tickCount=5), scale=score_scale(1.04))
-    points = alt.Chart(alt.NamedData("heads")).encode(x=x, y=y, tooltip=grid.tooltip())
-    marked = points.encode(
+    points, marked = (
+        alt.Chart(alt.NamedData(name)).encode(x=x, y=y, tooltip=grid.tooltip()) for name in (HEADS, MARKED)
+    )
+    marked = marked.encode(
         color=alt.Color("status:N", scale=status_colour(), legend=None),
         shape=alt.Shape("status:N", scale=status_shape(), legend=None),
     )
-    found = (alt.datum.status != OUTSIDE) & (alt.datum.status != MISSED)
     line = alt.Chart(alt.NamedData("threshold")).mark_rule(color=INK, strokeDash=[3, 3], opacity=0.7)
     chart = alt.layer(
         line.encode(y=y),
-        points.transform_filter(alt.datum.status == OUTSIDE).mark_point(filled=True, size=9, color=INK, opacity=0.3),
+        points.mark_point(filled=True, size=9, color=INK, opacity=0.3),
         marked.transform_filter(alt.datum.status == MISSED).mark_point(filled=False, size=30, opacity=1),
-        marked.transform_filter(found).mark_point(filled=True, size=48, opacity=1),
+        marked.transform_filter(alt.datum.status != MISSED).mark_point(filled=True, size=48, opacity=1),
     )
     return chart.properties(height=HEIGHT).to_dict()
 

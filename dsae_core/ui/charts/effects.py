@@ -35,7 +35,10 @@ def effects_frame(effects: npt.NDArray[np.float32], selected: Head) -> pd.DataFr
 
 def effects_map(grid: Grid, frame: pd.DataFrame) -> Drawing:
     """Draw the direct effects of all heads in the places they have in the heatmap; a click selects one."""
-    return Drawing(_spec(grid, max(float(frame["size"].max()), 1e-6)), {"heads": frame})
+    return Drawing(
+        _spec(grid, max(float(frame["size"].max()), 1e-6)),
+        {"heads": frame.drop(columns="selected"), "selected": frame[frame["selected"]]},
+    )
 
 
 @lru_cache(maxsize=8)
@@ -43,14 +46,17 @@ def _spec(grid: Grid, top: float) -> dict[str, Any]:
     layers, heads = (
         alt.Scale(domain=list(range(n)), paddingInner=0.1, paddingOuter=0.05) for n in (grid.n_layers, grid.n_heads)
     )
-    cells = alt.Chart(alt.NamedData("heads")).encode(
-        x=alt.X("layer:O", title="Layer", scale=layers, axis=grid.layer_axis(grid=False)),
-        y=alt.Y("head:O", title="Head", scale=heads, axis=grid.head_axis()),
-        tooltip=[
-            alt.Tooltip("name:N", title="Head (layer.head)"),
-            alt.Tooltip("effect:Q", title="Direct effect (nats)", format="+.3f"),
-            alt.Tooltip("rank:Q", title="Rank by size"),
-        ],
+    cells, chosen = (
+        alt.Chart(alt.NamedData(name)).encode(
+            x=alt.X("layer:O", title="Layer", scale=layers, axis=grid.layer_axis(grid=False)),
+            y=alt.Y("head:O", title="Head", scale=heads, axis=grid.head_axis()),
+            tooltip=[
+                alt.Tooltip("name:N", title="Head (layer.head)"),
+                alt.Tooltip("effect:Q", title="Direct effect (nats)", format="+.3f"),
+                alt.Tooltip("rank:Q", title="Rank by size"),
+            ],
+        )
+        for name in ("heads", "selected")
     )
     ink = cells.mark_rect(cornerRadius=2).encode(
         color=alt.Color("sign:N", scale=sign_colour(), legend=None),
@@ -58,9 +64,7 @@ def _spec(grid: Grid, top: float) -> dict[str, Any]:
             "size:Q", scale=alt.Scale(type="sqrt", domain=[0, top], range=[0, SIGNED_INK]), legend=None
         ),
     )
-    frame = cells.transform_filter(alt.datum.selected).mark_rect(
-        filled=False, stroke=INK, strokeWidth=2.5, cornerRadius=2
-    )
+    frame = chosen.mark_rect(filled=False, stroke=INK, strokeWidth=2.5, cornerRadius=2)
     chart = alt.layer(
         cells.mark_rect(color=INK, opacity=0.05, cornerRadius=2).add_params(head_selection()),
         ink,

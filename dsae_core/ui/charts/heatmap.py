@@ -11,16 +11,19 @@ import pandas as pd
 from dsae_core.circuits import Head
 from dsae_core.ui.charts.style import (
     AXIS_HEIGHT,
+    HEADS,
     INK,
     LEGEND_SCORES,
+    MARKED,
     Drawing,
     Grid,
+    by_status,
     head_selection,
     score_scale,
     status_colour,
     status_shape,
 )
-from dsae_core.ui.view import MISSED, OUTSIDE
+from dsae_core.ui.view import MISSED
 
 
 def heatmap(grid: Grid, heads: pd.DataFrame, selected: Head) -> Drawing:
@@ -32,7 +35,7 @@ def heatmap(grid: Grid, heads: pd.DataFrame, selected: Head) -> Drawing:
         selected: the head to frame.
     """
     chosen = (heads["layer"] == selected[0]) & (heads["head"] == selected[1])
-    return grid.drawing(_spec(grid), {"heads": heads.assign(selected=chosen)})
+    return grid.drawing(_spec(grid), {**by_status(heads), "selected": heads[chosen]})
 
 
 def height(n_heads: int) -> int:
@@ -44,34 +47,30 @@ def height(n_heads: int) -> int:
 def _spec(grid: Grid) -> dict[str, Any]:
     row = height(grid.n_heads) / grid.n_heads
     colour = alt.Color("score:Q", legend=_legend(), scale=score_scale(type="sqrt"))
-    cells = _cells(grid).mark_rect(cornerRadius=2).encode(color=colour).add_params(head_selection())
+    cells = _cells(grid, HEADS).mark_rect(cornerRadius=2).encode(color=colour).add_params(head_selection())
     marks = (
-        _cells(grid)
-        .transform_filter((alt.datum.status != OUTSIDE) & (alt.datum.status != MISSED))
+        _cells(grid, MARKED)
+        .transform_filter(alt.datum.status != MISSED)
         .mark_point(filled=True, size=max(14.0, min(46.0, 2.2 * row)), opacity=1)
         .encode(
             fill=alt.Fill("status:N", scale=status_colour(), legend=None),
             shape=alt.Shape("status:N", scale=status_shape(), legend=None),
         )
     )
-    frame = (
-        _cells(grid)
-        .transform_filter(alt.datum.selected)
-        .mark_rect(filled=False, stroke=INK, strokeWidth=2.5, cornerRadius=2)
-    )
+    frame = _cells(grid, "selected").mark_rect(filled=False, stroke=INK, strokeWidth=2.5, cornerRadius=2)
     outlines = [_outline(grid, missed=False), _outline(grid, missed=True)] if grid.has_truth else []
-    chart = alt.layer(cells, *outlines, marks, frame, data=alt.NamedData("heads"))
+    chart = alt.layer(cells, *outlines, marks, frame)
     chart = chart.resolve_scale(color="independent").properties(height=height(grid.n_heads) + AXIS_HEIGHT)
     spec: dict[str, Any] = chart.to_dict()
     return spec
 
 
-def _cells(grid: Grid) -> alt.Chart:
-    """Marks in the cells of all layers and heads, whichever of them a filter leaves."""
+def _cells(grid: Grid, data: str) -> alt.Chart:
+    """Marks in the cells of the heads that are in this data set."""
     layers, heads = (
         alt.Scale(domain=list(range(n)), paddingInner=0.1, paddingOuter=0.05) for n in (grid.n_layers, grid.n_heads)
     )
-    chart: alt.Chart = alt.Chart().encode(
+    chart: alt.Chart = alt.Chart(alt.NamedData(data)).encode(
         x=alt.X("layer:O", title="Layer", scale=layers, axis=grid.layer_axis(grid=False)),
         y=alt.Y("head:O", title="Head", scale=heads, axis=grid.head_axis()),
         tooltip=grid.tooltip(),
@@ -83,7 +82,7 @@ def _outline(grid: Grid, *, missed: bool) -> alt.Chart:
     """Outlines of the circuit's heads, of those found or of those missed."""
     wanted = alt.datum.status == MISSED if missed else alt.datum.status != MISSED
     chart: alt.Chart = (
-        _cells(grid)
+        _cells(grid, MARKED)
         .transform_filter(alt.datum.in_circuit & wanted)
         .mark_rect(filled=False, strokeWidth=1.8, strokeDash=[3, 2] if missed else [1, 0], cornerRadius=2)
         .encode(stroke=alt.Stroke("status:N", scale=status_colour(), legend=None))

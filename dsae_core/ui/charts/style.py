@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from dsae_core.ui.view import FALSE_POSITIVE, FOUND, MISSED, TRUE_POSITIVE
+from dsae_core.ui.view import FALSE_POSITIVE, FOUND, MISSED, OUTSIDE, TRUE_POSITIVE
 
 STATUSES = [TRUE_POSITIVE, FALSE_POSITIVE, MISSED, FOUND]
 SHAPES = ["circle", "diamond", "square", "circle"]
@@ -51,6 +51,9 @@ class Drawing:
     spec: Mapping[str, Any]
     data: Mapping[str, pd.DataFrame]
 
+
+HEADS, MARKED = "heads", "marked"
+"""Names of the data sets that by_status() makes."""
 
 TOP_SCORE, LEGEND_SCORES = "top_score", "legend_scores"
 """Names of the parameters by which a specification reads a result's scores."""
@@ -149,6 +152,14 @@ class Grid:
             minExtent=AXIS_WIDTH,
             maxExtent=AXIS_WIDTH,
         )
+
+
+def by_status(heads: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """View.at(threshold) as two data sets: HEADS, all of them, and MARKED, those found or missed.
+
+    The first does not change with the threshold, so that a browser which is sent both draws the second alone.
+    """
+    return {HEADS: heads.drop(columns="status"), MARKED: heads[heads["status"] != OUTSIDE]}
 
 
 def score_scale(room: float = 1.0, **options: Any) -> alt.Scale:

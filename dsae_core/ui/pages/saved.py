@@ -135,8 +135,9 @@ def _list(runs: Library, total: int) -> None:
     if not found:
         st.html(f'<p class="d-panel">No run has all the words of “{escape_html(search)}”.</p>')
         return
-    for entry in runs.entries(search or "", limit=shown):
-        _row(runs, entry)
+    with st.container(key="run_rows"):
+        for entry in runs.entries(search or "", limit=shown):
+            _row(runs, entry)
     if found > shown:
         st.button(
             f"Show more ({found - shown:,} left)",

@@ -37,7 +37,7 @@ def chart(
     if not selects:
         st.vega_lite_chart(spec=spec, key=key)
         return
-    with st.container(key=f"{key}_scroll"):
+    with st.container(key=f"{key.rpartition('_')[2]}_scroll"):
         st.vega_lite_chart(spec=spec, key=key, on_select=lambda: _select(key), selection_mode=SELECTION)
 
 
