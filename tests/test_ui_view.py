@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import replace
+import re
 
 import numpy as np
 import pytest
@@ -15,10 +15,11 @@ from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
 from dsae_core.settings import PositionalSettings, settings_to_dict
 from dsae_core.significance import RATE
+from dsae_core.ui import sharing
 from dsae_core.ui.charts.circuit_graph import circuit_graph, edge_paths
 from dsae_core.ui.charts.curves import precision_recall, precision_recall_frame, ranked_scores, roc, roc_frame
 from dsae_core.ui.charts.heatmap import heatmap
-from dsae_core.ui.charts.style import STATUSES, Grid, legend_scores, ticks
+from dsae_core.ui.charts.style import STATUSES, Drawing, Grid, ticks
 from dsae_core.ui.sections.header import sentence
 from dsae_core.ui.sections.prompts import codes_frame, codes_table, facts
 from dsae_core.ui.text import rate
@@ -271,8 +272,7 @@ def test_the_heatmap_tells_statuses_by_shape_and_dash(view: View) -> None:
     }
     cells, held, missed, marks, _ = drawing.spec["layer"]
     assert cells["encoding"]["x"]["scale"]["domain"] == [0, 1]
-    assert cells["encoding"]["color"]["scale"]["domainMax"]["expr"].startswith("top_score")
-    assert {"name": "top_score", "value": 4.0} in drawing.spec["params"]
+    assert cells["encoding"]["color"]["scale"]["domainMin"] == 0
     assert drawing.spec["params"][0]["name"] == "head"
     assert held["mark"]["strokeDash"] != missed["mark"]["strokeDash"]
     assert len(set(marks["encoding"]["shape"]["scale"]["range"][:3])) == 3
@@ -309,18 +309,30 @@ def test_moving_the_threshold_leaves_most_of_the_data_alone(view: View) -> None:
 
 
 def test_results_of_one_shape_share_a_specification_but_not_their_scale(view: View) -> None:
-    low = Grid.of(view.heads, has_truth=True)
-    high = replace(low, top_score=2 * low.top_score)
+    grid, low = Grid.of(view.heads, has_truth=True), view.at(1.0)
+    high = low.assign(score=2 * low["score"])
     for draw in (
-        lambda grid: heatmap(grid, view.at(1.0), (1, 0)),
-        lambda grid: circuit_graph(grid, view.at(1.0), view.edges(1.0, 9), (1, 0)),
-        lambda grid: ranked_scores(grid, view.at(1.0), 1.0),
+        lambda heads: heatmap(grid, heads, (1, 0)),
+        lambda heads: circuit_graph(grid, heads, view.edges(1.0, 9), (1, 0)),
+        lambda heads: ranked_scores(grid, heads, 1.0),
     ):
-        one, two = draw(low).spec, draw(high).spec
-        params = [{p["name"]: p.get("value") for p in spec["params"]} for spec in (one, two)]
-        assert [p["top_score"] for p in params] == [low.top_score, high.top_score]
-        assert params[0]["legend_scores"][-1] == pytest.approx(low.top_score, rel=0.05)
-        assert next(iter(one["layer"])) is next(iter(two["layer"])), "made twice"
+        assert draw(low).spec is draw(high).spec, "made twice"
+    drawn = [_picture(heatmap(grid, heads, (1, 0))) for heads in (low, high)]
+    colours = [re.findall(r'roledescription="rect mark"[^>]* fill="(rgb[^"]*)"', svg) for svg in drawn]
+    assert colours[0] == colours[1]
+    assert len(set(colours[0])) == 4, "the four scores differ"
+    legends = [re.findall(r"<text[^>]*>([^<]*)</text>", svg)[:5] for svg in drawn]
+    assert legends == [["0", "0.25", "1", "2.3", "4"], ["0", "0.5", "2", "4.5", "8"]]
+
+
+def test_scores_that_are_all_zero_are_drawn(view: View) -> None:
+    svg = _picture(heatmap(Grid.of(view.heads, has_truth=True), view.at(1.0).assign(score=0.0), (1, 0)))
+    assert len(set(re.findall(r'roledescription="rect mark"[^>]* fill="(rgb[^"]*)"', svg))) == 1
+    assert "NaN" not in svg
+
+
+def _picture(drawing: Drawing) -> str:
+    return sharing.picture(lambda: drawing, "Title", "", kind="svg", mode="light").decode()
 
 
 def test_the_graph_shows_found_and_missed_heads(view: View) -> None:
@@ -356,4 +368,3 @@ def test_scales_read_well() -> None:
     assert ticks(30, 36) == list(range(30))
     assert ticks(48, 36) == list(range(0, 48, 2))
     assert ticks(5000, 16)[:2] == [0, 5000] or len(ticks(5000, 16)) <= 50
-    assert legend_scores(16.0) == [0.0, 1.0, 4.0, 9.0, 16.0]

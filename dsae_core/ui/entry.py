@@ -8,15 +8,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import streamlit as st
+from starlette.middleware import Middleware
 
 from dsae_core.limits import demo_limits
-from dsae_core.ui import faults, pauses, routes
+from dsae_core.ui import connections, faults, pauses, routes
+from dsae_core.ui.preloading import Preloading
 
 
 @asynccontextmanager
 async def _lifespan(_: st.App) -> AsyncIterator[None]:
     if demo_limits() is not None:
         _log_jobs()
+    connections.send_at_once()
     threading.Thread(target=_preload, name="dsae-preload", daemon=True).start()
     yield
 
@@ -40,4 +43,6 @@ def _preload() -> None:
     pauses.keep_for_good()
 
 
-app = st.App("script/dashboard.py", lifespan=_lifespan, on_script_error=faults.show)
+app = st.App(
+    "script/dashboard.py", lifespan=_lifespan, middleware=[Middleware(Preloading)], on_script_error=faults.show
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dsae_core.ui.charts.style import INK, SIGNED_INK, SIGNS, Drawing, sign_colour, with_values
+from dsae_core.ui.charts.style import INK, SIGNED_INK, SIGNS, Drawing, sign_colour
 from dsae_core.ui.text import MINUS, visible
 
 SIDE_BY_SIDE = 24
@@ -68,7 +68,7 @@ def attention_map(frame: pd.DataFrame, tokens: Sequence[str], changed: Sequence[
         "top": max(float(frame["size"].max()), 1e-6) if len(frame) else 1.0,
     }
     spec = _spec(n_shown > SIDE_BY_SIDE, n_shown > TALL, difference=difference)
-    return Drawing(with_values({**spec, "height": height(n_shown)}, known), {"cells": frame})
+    return Drawing(_with_values({**spec, "height": height(n_shown)}, known), {"cells": frame})
 
 
 @lru_cache(maxsize=8)
@@ -124,3 +124,9 @@ def _axis(field: str, title: str, many: bool, *, orient: Any) -> Any:
     scale = alt.Scale(paddingInner=0.06, paddingOuter=0.03)
     channel = alt.X if orient == "bottom" else alt.Y
     return channel(f"{field}:O", title=title, scale=scale, axis=axis)
+
+
+def _with_values(spec: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A specification with the values of the parameters that it reads, by name."""
+    added = [{"name": name, "value": value} for name, value in values.items()]
+    return {**spec, "params": [*spec.get("params", []), *added]}

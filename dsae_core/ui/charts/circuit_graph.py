@@ -17,7 +17,6 @@ from dsae_core.ui.charts.style import (
     Drawing,
     Grid,
     head_selection,
-    score_scale,
     status_colour,
     status_shape,
 )
@@ -29,6 +28,8 @@ NOMINAL_WIDTH = 1000
 
 MAX_LABELS = 40
 WIDEST_EDGE = 4.0
+SMALLEST_NODE, LARGEST_NODE = 40, 260
+"""Square pixels of a head with score 0 and with the highest."""
 
 
 def circuit_graph(grid: Grid, heads: pd.DataFrame, edges: pd.DataFrame, selected: Head) -> Drawing:
@@ -43,9 +44,11 @@ def circuit_graph(grid: Grid, heads: pd.DataFrame, edges: pd.DataFrame, selected
     nodes = heads[heads["status"] != OUTSIDE]
     chosen = (nodes["layer"] == selected[0]) & (nodes["head"] == selected[1])
     labelled = chosen | (nodes["score"].rank(ascending=False, method="first") <= MAX_LABELS)
-    nodes = nodes.assign(selected=chosen, label=np.where(labelled, nodes["name"], ""))
+    share = nodes["score"] / max(float(heads["score"].max()), 1e-9)
+    area = SMALLEST_NODE + (LARGEST_NODE - SMALLEST_NODE) * share.clip(0, 1)
+    nodes = nodes.assign(selected=chosen, label=np.where(labelled, nodes["name"], ""), area=area)
     paths = edge_paths(edges, selected, grid.n_layers, grid.n_heads)
-    return grid.drawing(_spec(grid), {"nodes": nodes, "edges": paths})
+    return Drawing(_spec(grid), {"nodes": nodes, "edges": paths})
 
 
 def height(n_heads: int) -> int:
@@ -87,7 +90,7 @@ def _spec(grid: Grid) -> dict[str, Any]:
     points = alt.Chart(alt.NamedData("nodes")).encode(
         x=x,
         y=y,
-        size=alt.Size("score:Q", scale=score_scale(range=[40, 260]), legend=None),
+        size=alt.Size("area:Q", scale=None, legend=None),
         shape=alt.Shape("status:N", scale=status_shape(), legend=None),
         color=alt.Color("status:N", scale=status_colour(), legend=None),
         tooltip=grid.tooltip(),

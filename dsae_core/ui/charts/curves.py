@@ -15,6 +15,7 @@ from dsae_core.ui.charts.style import (
     HEADS,
     INK,
     MARKED,
+    TOP_SCORE,
     Drawing,
     Grid,
     by_status,
@@ -36,7 +37,7 @@ def ranked_scores(grid: Grid, heads: pd.DataFrame, threshold: float) -> Drawing:
         threshold: where the line is.
     """
     data = {**by_status(heads), "threshold": pd.DataFrame({"score": [threshold]})}
-    return grid.drawing(_ranked_spec(grid), data)
+    return Drawing(_ranked_spec(grid), data)
 
 
 def precision_recall(evaluation: Evaluation, confusion: Confusion) -> Drawing:
@@ -91,7 +92,8 @@ def _ranked_spec(grid: Grid) -> dict[str, Any]:
         scale=alt.Scale(type="log", domain=[0.9, n * 1.05], nice=False),
         axis=alt.Axis(values=[v for v in (1, 3, 10, 30, 100, 300, 1000, 3000) if v <= n], grid=False),
     )
-    y = alt.Y("score:Q", title="Score", axis=alt.Axis(tickCount=5), scale=score_scale(1.04))
+    scale = score_scale(domainMax=alt.ExprRef(f"1.04 * {TOP_SCORE}"))
+    y = alt.Y("score:Q", title="Score", axis=alt.Axis(tickCount=5), scale=scale)
     points, marked = (
         alt.Chart(alt.NamedData(name)).encode(x=x, y=y, tooltip=grid.tooltip()) for name in (HEADS, MARKED)
     )

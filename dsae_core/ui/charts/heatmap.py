@@ -13,8 +13,8 @@ from dsae_core.ui.charts.style import (
     AXIS_HEIGHT,
     HEADS,
     INK,
-    LEGEND_SCORES,
     MARKED,
+    TOP_SCORE,
     Drawing,
     Grid,
     by_status,
@@ -24,6 +24,9 @@ from dsae_core.ui.charts.style import (
     status_shape,
 )
 from dsae_core.ui.view import MISSED
+
+LEGEND_SCORES = "[" + ", ".join(f"{i * i} / 16 * {TOP_SCORE}" for i in range(5)) + "]"
+"""Five scores from 0 to the highest, a quarter of the (square root) colour scale apart, as an expression."""
 
 
 def heatmap(grid: Grid, heads: pd.DataFrame, selected: Head) -> Drawing:
@@ -35,7 +38,7 @@ def heatmap(grid: Grid, heads: pd.DataFrame, selected: Head) -> Drawing:
         selected: the head to frame.
     """
     chosen = (heads["layer"] == selected[0]) & (heads["head"] == selected[1])
-    return grid.drawing(_spec(grid), {**by_status(heads), "selected": heads[chosen]})
+    return Drawing(_spec(grid), {**by_status(heads), "selected": heads[chosen]})
 
 
 def height(n_heads: int) -> int:

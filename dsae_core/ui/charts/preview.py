@@ -26,9 +26,8 @@ def preview_frame(scores: Tensor) -> pd.DataFrame:
 
 def preview_map(scores: Tensor) -> Drawing:
     """Draw scores [L, heads] in the places that heads have in the heatmap."""
-    top = max(float(scores.max()), 1e-9)
-    grid = Grid(scores.shape[0], scores.shape[1], top, has_truth=False, has_effects=False)
-    return grid.drawing(_spec(grid), {"heads": preview_frame(scores)})
+    grid = Grid(scores.shape[0], scores.shape[1], has_truth=False, has_effects=False)
+    return Drawing(_spec(grid), {"heads": preview_frame(scores)})
 
 
 @lru_cache(maxsize=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -30,7 +30,7 @@ SOURCES = [RANKED]
 """Where the heads of a circuit come from; the theme's first colour."""
 
 SELECTION = "head"
-"""Name of the selection in charts of heads; its value is a list with one {"layer", "head"}."""
+"""Name of the selection in charts of heads; its value is a list of {"layer", "head"}."""
 
 AXIS_WIDTH = 38
 """Pixels left of a plot with heads on its y axis, the same in all of them so that their layers line up."""
@@ -55,28 +55,23 @@ class Drawing:
 HEADS, MARKED = "heads", "marked"
 """Names of the data sets that by_status() makes."""
 
-TOP_SCORE, LEGEND_SCORES = "top_score", "legend_scores"
-"""Names of the parameters by which a specification reads a result's scores."""
+TOP_SCORE = f"extent(pluck(data('{HEADS}'), 'score'))[1]"
+"""The highest score, as an expression of a specification that draws HEADS.
 
-
-def with_values(spec: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A specification with the values of the parameters that it reads, by name."""
-    added = [{"name": name, "value": value} for name, value in values.items()]
-    return {**spec, "params": [*spec.get("params", []), *added]}
+A specification that had the score itself would be another for every result, and a browser would build the chart anew.
+"""
 
 
 @dataclass(frozen=True)
 class Grid:
     """What the specifications of charts of heads depend on.
 
-    A specification takes up to a tenth of a second to make, and a server has one result after another. So the highest
-    score is no part of it: it reads TOP_SCORE and LEGEND_SCORES, which drawing() gives it. Grids that differ in nothing
-    else are equal, and caches of specifications keep one for both.
+    No result's scores are among it: results of one model have equal grids and share their charts' specifications, which
+    take a tenth of a second to make, and as long again in every browser.
 
     Attributes:
         n_layers: layers of the model.
         n_heads: heads a layer.
-        top_score: the highest score; grids are compared without it.
         has_truth: whether a circuit is known.
         has_effects: whether patching effects are known.
         has_rates: whether the scores have rates of false discoveries.
@@ -84,7 +79,6 @@ class Grid:
 
     n_layers: int
     n_heads: int
-    top_score: float = field(compare=False)
     has_truth: bool
     has_effects: bool
     has_rates: bool = False
@@ -95,16 +89,10 @@ class Grid:
         return cls(
             n_layers=int(heads["layer"].max()) + 1,
             n_heads=int(heads["head"].max()) + 1,
-            top_score=max(float(heads["score"].max()), 1e-9),
             has_truth=has_truth,
             has_effects=bool(heads["effect"].notna().any()),
             has_rates=bool(heads["false_discovery_rate"].notna().any()),
         )
-
-    def drawing(self, spec: Mapping[str, Any], data: Mapping[str, pd.DataFrame]) -> Drawing:
-        """A specification made for any grid equal to this one, with this one's scores."""
-        known = {TOP_SCORE: self.top_score, LEGEND_SCORES: legend_scores(self.top_score)}
-        return Drawing(with_values(spec, known), data)
 
     def tooltip(self) -> list[alt.Tooltip]:
         """What hovering over a head shows."""
@@ -162,14 +150,9 @@ def by_status(heads: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {HEADS: heads.drop(columns="status"), MARKED: heads[heads["status"] != OUTSIDE]}
 
 
-def score_scale(room: float = 1.0, **options: Any) -> alt.Scale:
-    """A scale from 0 to so many times the highest score."""
-    return alt.Scale(domainMin=0, domainMax=alt.ExprRef(f"{TOP_SCORE} * {room}"), nice=False, **options)
-
-
-def legend_scores(top_score: float) -> list[float]:
-    """Five scores from 0 to the highest, a quarter of the (square root) colour scale apart, to two digits."""
-    return [float(f"{top_score * (i / 4) ** 2:.2g}") for i in range(5)]
+def score_scale(**options: Any) -> alt.Scale:
+    """A scale from 0 to the highest score."""
+    return alt.Scale(domainMin=0, nice=False, **options)
 
 
 def status_colour() -> alt.Scale:
@@ -188,8 +171,8 @@ def sign_colour() -> alt.Scale:
 
 
 def head_selection() -> alt.Parameter:
-    """Clicking a head selects it."""
-    return alt.selection_point(name=SELECTION, fields=["layer", "head"])
+    """Clicking a head selects it; to the chart, every click takes a head into the selection or out of it."""
+    return alt.selection_point(name=SELECTION, fields=["layer", "head"], toggle="true", clear=False)
 
 
 def ticks(n: int, most: int) -> list[int]:

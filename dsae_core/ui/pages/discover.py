@@ -25,6 +25,11 @@ from dsae_core.ui.state import Shown
 from dsae_core.ui.text import escape_html, escape_markdown
 
 MAX_EDGES, FIRST_EDGES = 200, 40
+_SEEN = "first_chart_seen"
+
+FIRST_CHART_FIRST = 0.6
+"""Seconds by which the other charts follow the first one on a first visit: so long a browser takes to draw it."""
+
 WORDS_FIRST = 0.03
 """Seconds by which charts follow the words that a moved threshold changes.
 
@@ -127,16 +132,17 @@ def _result(shown: Shown) -> None:
         "every head by layer; click one to select it" + ("; outlined: in the circuit" if grid.has_truth else ""),
         heatmap(grid, heads, head),
         lambda: heads,
-        key=f"{key}_heatmap",
+        key="heatmap",
         selects=True,
     )
+    _let_the_first_chart_be_drawn()
     edges = view.edges(threshold, limit)
     chart(
         "Circuit",
         "an edge is as wide as its score: " + view.edge_meaning,
         circuit_graph(grid, heads, edges, head),
         lambda: edges,
-        key=f"{key}_circuit",
+        key="circuit",
         selects=True,
     )
     _curves(shown, grid, heads, threshold)
@@ -150,6 +156,13 @@ def _let_words_be_painted(key: str, threshold: float) -> None:
     if st.session_state.get(drawn, threshold) != threshold:
         time.sleep(WORDS_FIRST)
     st.session_state[drawn] = threshold
+
+
+def _let_the_first_chart_be_drawn() -> None:
+    """Wait a moment on a first visit: a browser builds charts that come together before it draws any of them."""
+    if _SEEN not in st.session_state:
+        time.sleep(FIRST_CHART_FIRST)
+    st.session_state[_SEEN] = True
 
 
 def _dials(shown: Shown) -> tuple[float, int]:
@@ -182,12 +195,12 @@ def _dials(shown: Shown) -> tuple[float, int]:
 
 
 def _curves(shown: Shown, grid: Grid, heads: pd.DataFrame, threshold: float) -> None:
-    view, key = shown.view, shown.key
+    view = shown.view
     evaluation, confusion = view.evaluation, view.confusion(threshold)
     columns = st.columns(3 if evaluation else 1, gap="large")
     with columns[0]:
         ranked = curves.ranked_scores(grid, heads, threshold)
-        chart("Ranked scores", "dashed: threshold", ranked, lambda: heads, key=f"{key}_ranked")
+        chart("Ranked scores", "dashed: threshold", ranked, lambda: heads, key="ranked")
     if evaluation is None or confusion is None:
         return
     with columns[1]:
@@ -196,7 +209,7 @@ def _curves(shown: Shown, grid: Grid, heads: pd.DataFrame, threshold: float) -> 
             "dot: threshold",
             curves.precision_recall(evaluation, confusion),
             lambda: curves.precision_recall_frame(evaluation),
-            key=f"{key}_precision_recall",
+            key="precision_recall",
         )
     with columns[2]:
         chart(
@@ -204,5 +217,5 @@ def _curves(shown: Shown, grid: Grid, heads: pd.DataFrame, threshold: float) -> 
             "dot: threshold",
             curves.roc(evaluation, confusion),
             lambda: curves.roc_frame(evaluation),
-            key=f"{key}_roc",
+            key="roc",
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
+from dsae_core.circuits import Head
 from dsae_core.ui.charts.style import SELECTION, WORDS, Drawing
 from dsae_core.ui.state import select_head
 from dsae_core.ui.text import escape_html
@@ -37,8 +38,9 @@ def chart(
     if not selects:
         st.vega_lite_chart(spec=spec, key=key)
         return
-    with st.container(key=f"{key.rpartition('_')[2]}_scroll"):
+    with st.container(key=f"{key}_scroll"):
         st.vega_lite_chart(spec=spec, key=key, on_select=lambda: _select(key), selection_mode=SELECTION)
+    st.session_state[_clicked(key)] = _in_selection(key)
 
 
 def heading(title: str, subtitle: str, data: Callable[[], pd.DataFrame], key: str, *, swipes: bool = False) -> None:
@@ -66,7 +68,26 @@ def finding(sentence: str, *, good: bool = True) -> None:
 
 
 def _select(key: str) -> None:
-    """Select the clicked head; a click beside all heads changes nothing."""
-    points = st.session_state[key]["selection"].get(SELECTION) or []
-    if points:
-        select_head((int(points[0]["layer"]), int(points[0]["head"])))
+    """Select the head that was clicked in a chart; a click beside all heads changes nothing.
+
+    A click takes a head into the chart's selection or out of it, so that every click is told to the server, one on the
+    head that was clicked last as well: another may have been selected elsewhere meanwhile. The head that comes or goes
+    is the one that was clicked.
+    """
+    before, now = set(st.session_state.get(_clicked(key), [])), _in_selection(key)
+    changed = before.symmetric_difference(now)
+    if len(changed) > 1:  # the browser has built the chart anew, and its selection began empty
+        changed = set(now[-1:])
+    for head in changed:
+        select_head(head)
+
+
+def _in_selection(key: str) -> list[Head]:
+    """The heads in a chart's selection, in the order in which they were clicked."""
+    chosen = st.session_state.get(key, {}).get("selection", {}).get(SELECTION) or []
+    return [(int(point["layer"]), int(point["head"])) for point in chosen]
+
+
+def _clicked(key: str) -> str:
+    """Where the selection of a chart is kept as it was when the page was drawn."""
+    return f"{key}_clicked"

@@ -359,7 +359,7 @@ def _output(view: View, head: Head, grid: Grid, key: str) -> None:
             f"{number(float(frame['size'].max()))} nats",
             effects_map(grid, frame),
             lambda: frame[["layer", "head", "name", "effect", "rank"]],
-            key=f"{key}_effects",
+            key="effects",
             selects=True,
         )
     row = _pair(pairs, key)
