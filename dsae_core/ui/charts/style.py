@@ -145,9 +145,11 @@ class Grid:
 def by_status(heads: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """View.at(threshold) as two data sets: HEADS, all of them, and MARKED, those found or missed.
 
-    The first does not change with the threshold, so that a browser which is sent both draws the second alone.
+    The first does not change with the threshold, so that a browser which is sent both draws the second alone. Both have
+    what charts and their tooltips read, and no more: they are sent each time.
     """
-    return {HEADS: heads.drop(columns="status"), MARKED: heads[heads["status"] != OUTSIDE]}
+    drawn = heads.drop(columns=["effect", "low", "high", "role"])
+    return {HEADS: drawn.drop(columns=["status", "in_circuit"]), MARKED: drawn[drawn["status"] != OUTSIDE]}
 
 
 def score_scale(**options: Any) -> alt.Scale:
