@@ -58,6 +58,11 @@ def test_a_click_on_a_head_selects_it_everywhere(page: Page) -> None:
     assert "bold" in nodes.filter(has_text="20.0").last.evaluate("text => text.outerHTML")
     page.locator(".st-key-circuit_scroll .mark-symbol path[aria-label*='(layer.head): 23.3;']").first.click(force=True)
     expect(page.get_by_text("Prompts and codes of head 23.3")).to_be_visible()
+    click_head(page, 20, 0)  # the heatmap's own last click; meanwhile another head was selected
+    expect(page.get_by_role("combobox", name="Head")).to_have_value("20.0")
+    click_head(page, 20, 0)  # where it is selected already, it stays so
+    page.wait_for_timeout(500)
+    expect(page.get_by_role("combobox", name="Head")).to_have_value("20.0")
 
 
 def test_the_discovery_can_be_saved(page: Page) -> None:
