@@ -18,6 +18,7 @@ from test_ui_view import small_discovery, small_truth
 
 from dsae_core.errors import UserError
 from dsae_core.inspection import NextToken, PatchEffect, PromotedTokens, TokenEffect
+from dsae_core.limits import Limits
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
 from dsae_core.ui import probes, runs, state, theme
@@ -645,12 +646,25 @@ def test_a_page_whose_job_waits_asks_less_often(kind: str, monkeypatch: pytest.M
     let_go.set()
 
 
-def test_charts_wait_for_the_words_of_a_moved_threshold_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("visitors", [True, False])
+def test_a_demo_s_charts_wait_for_the_words_of_a_moved_threshold_alone(
+    monkeypatch: pytest.MonkeyPatch, visitors: bool
+) -> None:
     waits: list[float] = []
     monkeypatch.setattr(discover.st, "session_state", {})
     monkeypatch.setattr(discover.time, "sleep", waits.append)
+    monkeypatch.setattr(discover, "demo_limits", lambda: Limits() if visitors else None)
     for key, threshold in (("a", 0.5), ("a", 0.5), ("b", 0.7)):
         discover._let_words_be_painted(key, threshold)
     assert waits == []
     discover._let_words_be_painted("a", 0.6)
-    assert waits == [discover.WORDS_FIRST]
+    assert waits == ([discover.WORDS_FIRST] if visitors else [])
+
+
+def test_the_other_charts_follow_the_first_on_a_first_visit_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(discover.st, "session_state", {})
+    monkeypatch.setattr(discover.time, "sleep", waits.append)
+    for _ in range(3):
+        discover._let_the_first_chart_be_drawn()
+    assert waits == [discover.FIRST_CHART_FIRST]

@@ -7,6 +7,7 @@ import time
 import pandas as pd
 import streamlit as st
 
+from dsae_core.limits import demo_limits
 from dsae_core.significance import RATE
 from dsae_core.ui import controls, state, theme
 from dsae_core.ui.charts import curves
@@ -31,10 +32,10 @@ FIRST_CHART_FIRST = 0.6
 """Seconds by which the other charts follow the first one on a first visit: so long a browser takes to draw it."""
 
 WORDS_FIRST = 0.03
-"""Seconds by which charts follow the words that a moved threshold changes.
+"""Seconds by which a public demo's charts follow the words that a moved threshold changes.
 
 A browser draws what comes together together. Given a moment it has painted the words before it redraws the charts,
-which takes it several times as long, and on a busy machine a second.
+which on a busy machine takes it a second. One that has nothing else to do is done with both sooner without.
 """
 
 
@@ -151,7 +152,9 @@ def _result(shown: Shown) -> None:
 
 
 def _let_words_be_painted(key: str, threshold: float) -> None:
-    """Wait a moment where the threshold of a result already drawn has moved."""
+    """On a public demo, wait a moment where the threshold of a result already drawn has moved."""
+    if demo_limits() is None:
+        return
     drawn = f"{key}_drawn_at"
     if st.session_state.get(drawn, threshold) != threshold:
         time.sleep(WORDS_FIRST)
