@@ -117,7 +117,9 @@ def fold(dictionary: SharedDictionary, w_o: Tensor) -> tuple[Tensor, Tensor]:
         (matrix [H, d, F], bias [H, F]).
     """
     matrix = w_o @ dictionary.encoder.T
-    bias = dictionary.encoder_bias - dictionary.encoder @ dictionary.offset
+    # Row by row and in double precision: as a product, some processors round it differently with other threads.
+    shift = (dictionary.encoder.double() * dictionary.offset.double()).sum(dim=1)
+    bias = dictionary.encoder_bias - shift.to(dictionary.encoder_bias.dtype)
     return matrix, bias.expand(w_o.shape[0], -1).contiguous()
 
 

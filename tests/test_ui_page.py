@@ -16,6 +16,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 from test_ui_view import small_discovery, small_truth
 
+from dsae_core.circuits import Head
 from dsae_core.errors import UserError
 from dsae_core.inspection import NextToken, PatchEffect, PromotedTokens, TokenEffect
 from dsae_core.limits import Limits
@@ -25,7 +26,7 @@ from dsae_core.ui import probes, runs, state, theme
 from dsae_core.ui.jobs import JobQueue, Report, Work
 from dsae_core.ui.pages import discover
 from dsae_core.ui.request import RunRequest
-from dsae_core.ui.sections import side
+from dsae_core.ui.sections import charts, side
 from dsae_core.ui.view import View
 from dsae_core.validation import Shares, Validation
 
@@ -668,3 +669,26 @@ def test_the_other_charts_follow_the_first_on_a_first_visit_alone(monkeypatch: p
     for _ in range(3):
         discover._let_the_first_chart_be_drawn()
     assert waits == [discover.FIRST_CHART_FIRST]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "selected"),
+    [
+        ([], [(1, 0)], (1, 0)),
+        ([(1, 0)], [(1, 0), (0, 2)], (0, 2)),
+        ([(1, 0), (0, 2)], [(0, 2)], (1, 0)),  # clicked before, left by a click in another chart, clicked again
+        ([(1, 0)], [(1, 0)], None),
+        ([(1, 0), (0, 2)], [(3, 3)], (3, 3)),  # a chart that was built anew begins with an empty selection
+        ([(1, 0), (0, 2)], [], None),
+    ],
+)
+def test_the_head_that_comes_or_goes_is_the_one_that_was_clicked(
+    monkeypatch: pytest.MonkeyPatch, before: list[Head], now: list[Head], selected: Head | None
+) -> None:
+    points = [{"layer": layer, "head": head} for layer, head in now]
+    memory = {"heatmap": {"selection": {"head": points}}, "heatmap_clicked": before}
+    chosen: list[Head] = []
+    monkeypatch.setattr(charts.st, "session_state", memory)
+    monkeypatch.setattr(charts, "select_head", chosen.append)
+    charts._select("heatmap")
+    assert chosen == ([] if selected is None else [selected])

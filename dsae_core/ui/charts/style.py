@@ -66,8 +66,8 @@ A specification that had the score itself would be another for every result, and
 class Grid:
     """What the specifications of charts of heads depend on.
 
-    No result's scores are among it: results of one model have equal grids and share their charts' specifications, which
-    take a tenth of a second to make, and as long again in every browser.
+    It knows no score: results of one model have equal grids and share their charts' specifications, which take a tenth
+    of a second to make, and as long again in every browser.
 
     Attributes:
         n_layers: layers of the model.

@@ -31,11 +31,12 @@ _SEEN = "first_chart_seen"
 FIRST_CHART_FIRST = 0.6
 """Seconds by which the other charts follow the first one on a first visit: so long a browser takes to draw it."""
 
-WORDS_FIRST = 0.03
+WORDS_FIRST = 0.08
 """Seconds by which a public demo's charts follow the words that a moved threshold changes.
 
 A browser draws what comes together together. Given a moment it has painted the words before it redraws the charts,
-which on a busy machine takes it a second. One that has nothing else to do is done with both sooner without.
+which on a busy machine takes it a second; there a shorter moment is over before the words have arrived. A browser that
+has nothing else to do is done with both sooner without.
 """
 
 
