@@ -7,7 +7,8 @@ Without them the package is pure Python: the operators run in plain torch (dsae_
 but slower. csrc/build_operators.py says how they are built.
 
 Environment variables:
-    DSAE_BUILD       auto (default): build the compiled half if there is a C++ compiler; 1: always; 0: never
+    DSAE_BUILD       auto (default): build the compiled half if there is a C++ compiler; 1: always; 0: never;
+                     abi3: the operators alone, for the CPU, in a wheel that every Python from 3.11 on installs
     DSAE_CUDA        auto (default): compile the CUDA operators if nvcc is found; 1: always; 0: never
     DSAE_CUDA_ARCHS  what to compile them for, "80 90a 90+PTX" by default; +PTX serves newer devices
     CUDA_HOME        the CUDA toolkit, if nvcc is neither on PATH nor in /usr/local/cuda
@@ -51,21 +52,25 @@ def what_is_missing() -> str | None:
 def compiled_half() -> dict[str, Any]:
     """What setup() is told to compile: everything, or nothing."""
     mode = os.environ.get("DSAE_BUILD", "auto")
-    if mode not in ("auto", "1", "0"):
-        raise SystemExit(f"DSAE_BUILD is {mode!r}; it must be auto, 1 or 0.")
+    if mode not in ("auto", "1", "0", "abi3"):
+        raise SystemExit(f"DSAE_BUILD is {mode!r}; it must be auto, 1, 0 or abi3.")
     if mode == "0":
         return {}
     missing = what_is_missing()
     # Who names a compiler or asks for CUDA means it; and a compiler that fails is never passed over in silence.
-    if missing and (mode == "1" or os.environ.get("CXX") or os.environ.get("DSAE_CUDA") == "1"):
+    if missing and (mode in ("1", "abi3") or os.environ.get("CXX") or os.environ.get("DSAE_CUDA") == "1"):
         raise SystemExit(missing)
     if missing:
         print(f"Installing dsae-core as pure Python, slower but complete. {missing}", file=sys.stderr)
         return {}
+    every_python = mode == "abi3"
+    if every_python:
+        os.environ["DSAE_CUDA"] = "0"
     sys.path.insert(0, str(ROOT / "csrc"))
     from build_operators import BuildOperators, extensions
 
-    return {"ext_modules": extensions(), "cmdclass": {"build_ext": BuildOperators}}
+    compiled = {"ext_modules": extensions(every_python=every_python), "cmdclass": {"build_ext": BuildOperators}}
+    return {**compiled, "options": {"bdist_wheel": {"py_limited_api": "cp311"}}} if every_python else compiled
 
 
 setup(**compiled_half())

@@ -2,12 +2,13 @@
 
     python benchmarks/trust_installs.py [--python NAME]... [--torch REQUIREMENT]... [--torch-index URL] [--json FILE]
 
-Builds the archive and, from it, a pure wheel. For every Python on the path (python3.11, python3.12 and python3.13
-unless named) it makes an environment, installs torch and the pure wheel with all that it needs, and runs
-benchmarks/install_smoke.py and the command `dsae`; then it builds a compiled wheel from the archive and does the same
-with that. The compiled wheel, built with the first --torch, is then tried with the others. On Linux, torch from the
-default index brings several GB of CUDA libraries; --torch-index names another. CUDA operators are left out unless
-DSAE_CUDA says otherwise. Environments are made one at a time in the folder for temporary files, and deleted.
+Builds the archive and, from it, a pure wheel and a compiled one for every Python. For every Python on the path
+(python3.11, python3.12 and python3.13 unless named) it makes an environment, installs torch and the pure wheel with all
+that it needs, and runs benchmarks/install_smoke.py and the command `dsae`; then it does the same with the compiled
+wheel, and with one that this Python builds from the archive, for itself alone. That one, built with the first --torch,
+is then tried with the others. On Linux, torch from the default index brings several GB of CUDA libraries; --torch-index names
+another. CUDA operators are left out unless DSAE_CUDA says otherwise. Environments are made one at a time in the folder
+for temporary files, and deleted.
 
 --json writes the rows of docs/reliability.md that this proves. The exit code is 1 where one does not hold.
 """
@@ -93,6 +94,13 @@ def build_pure_wheel(sources: Path, folder: Path) -> tuple[Path, str]:
     return next(folder.glob("*.whl")), printed
 
 
+def build_abi3_wheel(sources: Path, folder: Path) -> Path:
+    """The one compiled wheel for all Pythons, built by this one."""
+    arguments = ["--wheel", "--no-isolation", "--outdir", str(folder), str(sources)]
+    run([sys.executable, "-m", "build", *arguments], DSAE_BUILD="abi3")
+    return next(folder.glob("*.whl"))
+
+
 def find_python(name: str) -> str | None:
     """The path of a Python that runs, None where there is none."""
     for folder in os.environ.get("PATH", "").split(os.pathsep):
@@ -137,14 +145,25 @@ def smoke(python: Path, *, compiled: bool) -> dict[str, Any]:
     return facts
 
 
-def try_python(
-    name: str, archive: Path, pure: Path, torch: Sequence[str], index: str | None, folder: Path
-) -> list[Row]:
+@dataclass(frozen=True)
+class Built:
+    """What is built once, from this checkout."""
+
+    archive: Path
+    pure: Path
+    abi3: Path
+
+
+def try_python(name: str, built: Built, torch: Sequence[str], index: str | None, folder: Path) -> list[Row]:
     """The rows of one Python."""
     proof = f"python benchmarks/trust_installs.py --python {name}"
     label = name.replace("python", "Python ")
     path = find_python(name)
-    kinds = [f"The pure wheel installs and works on {label}.", f"A compiled wheel installs and works on {label}."]
+    kinds = [
+        f"The pure wheel installs and works on {label}.",
+        f"The compiled wheel for every Python installs and works on {label}.",
+        f"From the source archive {label} compiles a wheel of its own, which installs and works.",
+    ]
     if path is None:
         return [Row(promise, proof, f"there is no {name} on the path", None) for promise in kinds]
     rows: list[Row] = []
@@ -160,26 +179,29 @@ def try_python(
     python = environment_python(folder)
     indexed = ["--index-url", index] if index else []
 
+    def installed(wheel: Path, *options: str, compiled: bool) -> str:
+        pip(python, "install", *options, wheel)
+        return f"{wheel.name}, {wheel.stat().st_size / 1e6:.1f} MB; {_told(smoke(python, compiled=compiled))}"
+
     def pure_wheel() -> str:
         run([path, "-m", "venv", folder])
         pip(python, "install", torch[0], *indexed)
-        pip(python, "install", pure)
-        return f"{pure.name}, {pure.stat().st_size / 1e6:.1f} MB; {_told(smoke(python, compiled=False))}"
+        return installed(built.pure, compiled=False)
 
-    def compiled_wheel() -> str:
+    def wheel_of_its_own() -> str:
         pip(python, "install", *build_needs())
         options = ["--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels"]
-        pip(python, "wheel", *options, archive, DSAE_BUILD="1", DSAE_CUDA=os.environ.get("DSAE_CUDA", "0"))
+        pip(python, "wheel", *options, built.archive, DSAE_BUILD="1", DSAE_CUDA=os.environ.get("DSAE_CUDA", "0"))
         wheel = next((folder / "wheels").glob("dsae_core-*.whl"))
-        pip(python, "install", "--force-reinstall", "--no-deps", wheel)
-        return f"{wheel.name}, {wheel.stat().st_size / 1e6:.1f} MB; {_told(smoke(python, compiled=True))}"
+        return installed(wheel, "--force-reinstall", "--no-deps", compiled=True)
 
     def other_torch(requirement: str) -> str:
         pip(python, "install", requirement, *indexed)
         return _told(smoke(python, compiled=True))
 
     prove(kinds[0], pure_wheel)
-    prove(kinds[1], compiled_wheel)
+    prove(kinds[1], partial(installed, built.abi3, "--force-reinstall", "--no-deps", compiled=True))
+    prove(kinds[2], wheel_of_its_own)
     for requirement in torch[1:]:
         prove(f"A wheel built with {torch[0]} works with {requirement} on {label}.", partial(other_torch, requirement))
     return rows
@@ -192,11 +214,12 @@ def _told(facts: dict[str, Any]) -> str:
 def prove_all(pythons: Sequence[str], torch: Sequence[str], index: str | None, folder: Path) -> list[Row]:
     """All rows. `folder`: an empty one to work in."""
     proof = "python benchmarks/trust_installs.py"
-    promise = "The source archive is complete: a wheel can be built from it alone, without a compiler too."
+    promise = "The source archive is complete: wheels can be built from it alone, with a compiler and without."
     try:
         archive = build_archive(folder / "archive")
         sources = unpack(archive, folder / "sources")
         pure, _ = build_pure_wheel(sources, folder / "pure")
+        built = Built(archive, pure, build_abi3_wheel(sources, folder / "abi3"))
     except StepError as error:
         return [Row(promise, proof, str(error), False)]
     n_files = sum(path.is_file() for path in sources.rglob("*"))
@@ -204,7 +227,7 @@ def prove_all(pythons: Sequence[str], torch: Sequence[str], index: str | None, f
     for number, name in enumerate(pythons):
         environment = folder / f"environment-{number}"
         try:
-            rows += try_python(name, archive, pure, torch, index, environment)
+            rows += try_python(name, built, torch, index, environment)
         finally:
             shutil.rmtree(environment, ignore_errors=True)
     return rows

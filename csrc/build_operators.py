@@ -21,6 +21,7 @@ SOURCES = Path(__file__).parent.resolve()
 ROOT = SOURCES.parent
 DEFAULT_ARCHS = "80 90a 90+PTX"
 TORCH_2_11 = "0x020b000000000000"
+PYTHON_3_11 = "0x030b0000"
 
 CXX_FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"]
 CXX_FLAGS += ["-fno-math-errno", "-fno-trapping-math"]  # let square roots and comparisons be vectorised
@@ -162,29 +163,35 @@ CUDA = find_cuda()
 COMPILE_ARGS = [*CXX_FLAGS, f"-ffile-prefix-map={ROOT}/="]
 
 
-def extensions() -> list[Extension]:
-    """dsae_core._C and dsae_core._native."""
+def build_facts() -> list[tuple[str, str | None]]:
+    """What csrc/build_facts.h is told."""
+    facts = {
+        "CXX_FLAGS": shlex.join(CXX_FLAGS),
+        "NVCC_FLAGS": shlex.join(NVCC_FLAGS) if CUDA else "",
+        "TORCH_VERSION": str(torch.__version__),
+        "CUDA_VERSION": CUDA.version if CUDA else "",
+        "CUDA_ARCHS": " ".join(CUDA.archs) if CUDA else "",
+    }
+    return [(f"DSAE_{name}", quoted(value)) for name, value in facts.items()]
+
+
+def extensions(*, every_python: bool) -> list[Extension]:
+    """dsae_core._C and, where it isn't to serve every Python, dsae_core._native: pybind11 has no limited API."""
     operators = CppExtension(
         "dsae_core._C",
-        sources("csrc/ops.cpp", "csrc/cpu/*.cpp", *(["csrc/cuda/*.cpp"] if CUDA else [])),
+        sources("csrc/build_facts.cpp", "csrc/ops.cpp", "csrc/cpu/*.cpp", *(["csrc/cuda/*.cpp"] if CUDA else [])),
         py_limited_api=True,
         include_dirs=[str(SOURCES)],
-        define_macros=[("TORCH_TARGET_VERSION", TORCH_2_11)],
+        define_macros=[("TORCH_TARGET_VERSION", TORCH_2_11), ("Py_LIMITED_API", PYTHON_3_11), *build_facts()],
         extra_compile_args=COMPILE_ARGS,
         extra_link_args=CUDA.link_flags if CUDA else [],
     )
-    build_facts = Extension(
+    native = Extension(
         "dsae_core._native",
         ["csrc/native.cpp"],
         include_dirs=[str(SOURCES), pybind11.get_include()],
-        define_macros=[
-            ("DSAE_CXX_FLAGS", quoted(shlex.join(CXX_FLAGS))),
-            ("DSAE_NVCC_FLAGS", quoted(shlex.join(NVCC_FLAGS) if CUDA else "")),
-            ("DSAE_TORCH_VERSION", quoted(str(torch.__version__))),
-            ("DSAE_CUDA_VERSION", quoted(CUDA.version if CUDA else "")),
-            ("DSAE_CUDA_ARCHS", quoted(" ".join(CUDA.archs) if CUDA else "")),
-        ],
+        define_macros=build_facts(),
         extra_compile_args=COMPILE_ARGS,
         language="c++",
     )
-    return [operators, build_facts]
+    return [operators] if every_python else [operators, native]

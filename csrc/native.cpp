@@ -6,57 +6,23 @@
 #include <stdexcept>
 #include <string>
 
-#include "cpu/isa.h"
+#include "build_facts.h"
 #include "cuda/kernels.h"
 
 namespace py = pybind11;
 
 namespace {
 
-constexpr const char* kCompiler =
-#if defined(__clang__)
-    "clang";
-#elif defined(__GNUC__)
-    "gcc";
-#else
-    "unknown";
-#endif
-
-constexpr const char* kBuildType =
-#if defined(__OPTIMIZE__)
-    "release";
-#else
-    "debug";
-#endif
-
-const char* isa() {
-  switch (dsae::best_isa()) {
-    case dsae::Isa::avx512:
-      return "avx512";
-    case dsae::Isa::avx2:
-      return "avx2";
-    default:
-      return "baseline";
-  }
-}
-
-py::object text_or_none(const char* text) {
-  if (*text) return py::str(text);
-  return py::none();
+py::object typed(const std::string& name, const std::string& value) {
+  if (name == "cxx_standard") return py::int_(std::stoi(value));
+  if (name == "cuda_archs") return py::str(value).attr("split")();
+  if (value.empty()) return py::none();
+  return py::str(value);
 }
 
 py::dict build_info() {
   py::dict info;
-  info["compiler"] = kCompiler;
-  info["compiler_version"] = __VERSION__;
-  info["cxx_standard"] = __cplusplus / 100 % 100;
-  info["cxx_flags"] = DSAE_CXX_FLAGS;
-  info["build_type"] = kBuildType;
-  info["isa"] = isa();
-  info["torch_version"] = DSAE_TORCH_VERSION;
-  info["cuda_version"] = text_or_none(DSAE_CUDA_VERSION);
-  info["cuda_archs"] = py::str(DSAE_CUDA_ARCHS).attr("split")();
-  info["nvcc_flags"] = text_or_none(DSAE_NVCC_FLAGS);
+  for (const auto& [name, value] : dsae::build_facts()) info[name] = typed(name, value);
   return info;
 }
 

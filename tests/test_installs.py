@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from dsae_core import _native, ops
 
 ROOT = Path(__file__).parents[1]
 
@@ -131,21 +134,25 @@ def test_the_makefile_refuses_the_same_pythons() -> None:
         assert inside == (f"3.{minor}.1" in stated), minor
 
 
-@pytest.fixture(scope="module")
-def installed(installs: ModuleType, work: Path, pure: tuple[Path, str]) -> Path:
-    """The Python of a clean environment with the pure wheel, which borrows torch and the other libraries from this one.
+def environment_with(wheel: Path, folder: Path, installs: ModuleType) -> Path:
+    """The Python of a clean environment with a wheel, which borrows torch and the other libraries from this one.
 
     It does so by a path file, which brings no editable installation along.
     """
-    folder = work / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python: Path = installs.environment_python(folder)
     purelib = installs.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (Path(purelib) / "borrowed.pth").write_text("\n".join(sorted(borrowed)))
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
-    installs.run([*command, "--ignore-installed", str(pure[0])])
+    installs.run([*command, "--ignore-installed", str(wheel)])
     return python
+
+
+@pytest.fixture(scope="module")
+def installed(installs: ModuleType, work: Path, pure: tuple[Path, str]) -> Path:
+    """The Python of an environment with the pure wheel."""
+    return environment_with(pure[0], work / "environment", installs)
 
 
 @pytest.mark.promise("The pure wheel installs in a clean environment and works there, without a compiler.")
@@ -157,27 +164,46 @@ def test_an_installation_of_the_pure_wheel_works(
     record_property("figure", f"{facts['checks']} checks with Python {facts['python']}, torch {facts['torch']}")
 
 
+@pytest.mark.skipif(not ops.compiled, reason="no compiler here")
+@pytest.mark.promise("One compiled wheel serves every Python from 3.11 on: no module of it belongs to one alone.")
+def test_the_compiled_wheel_for_every_python(
+    installs: ModuleType, work: Path, sources: Path, record_property: Callable[[str, object], None]
+) -> None:
+    wheel = installs.build_abi3_wheel(sources, work / "abi3")
+    assert re.fullmatch(r"dsae_core-[\d.]+-cp311-abi3-\w+\.whl", wheel.name)
+    with zipfile.ZipFile(wheel) as file:
+        assert [name for name in file.namelist() if name.endswith(".so")] == ["dsae_core/_C.abi3.so"]
+    python = environment_with(wheel, work / "environment-abi3", installs)
+    assert installs.smoke(python, compiled=True)["compiled"]
+    script = "from dsae_core import _native; print(_native.__file__, _native.build_info()['compiler'])"
+    file_name, compiler = installs.run([python, "-c", script], folder=work).split()
+    assert file_name.endswith("_native.py")
+    assert compiler == _native.build_info()["compiler"]
+    record_property("figure", wheel.name)
+
+
 def test_an_installation_of_the_wrong_kind_is_seen(installs: ModuleType, installed: Path) -> None:
     with pytest.raises(installs.StepError, match="the operators are not compiled"):
         installs.smoke(installed, compiled=True)
 
 
 def test_a_python_that_is_not_there_is_not_run(installs: ModuleType, tmp_path: Path) -> None:
-    rows = installs.try_python("python3.99", tmp_path, tmp_path, ["torch"], None, tmp_path)
-    assert [row.ok for row in rows] == [None, None]
+    rows = installs.try_python("python3.99", installs.Built(tmp_path, tmp_path, tmp_path), ["torch"], None, tmp_path)
+    assert [row.ok for row in rows] == [None, None, None]
     assert installs.find_python("python3.99") is None
 
 
 @pytest.mark.parametrize(
     ("environment", "code", "says"),
     [
-        ({"DSAE_BUILD": "maybe"}, 1, "DSAE_BUILD is 'maybe'; it must be auto, 1 or 0."),
+        ({"DSAE_BUILD": "maybe"}, 1, "DSAE_BUILD is 'maybe'; it must be auto, 1, 0 or abi3."),
+        ({"DSAE_BUILD": "abi3"}, 1, "need a C++17 compiler and found none (looked for c++, g++, clang++)"),
         ({"DSAE_BUILD": "1"}, 1, "need a C++17 compiler and found none (looked for c++, g++, clang++)"),
         ({"CXX": "no-such-compiler"}, 1, "looked for no-such-compiler"),
         ({"DSAE_BUILD": "0", "CXX": "no-such-compiler"}, 0, "dsae-core"),
         ({}, 0, "Installing dsae-core as pure Python"),
     ],
-    ids=["wrong word", "insists", "named compiler", "never", "auto"],
+    ids=["wrong word", "insists on one for all", "insists", "named compiler", "never", "auto"],
 )
 def test_what_is_built_where_there_is_no_compiler(
     sources: Path, environment: dict[str, str], code: int, says: str
