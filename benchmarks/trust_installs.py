@@ -6,9 +6,9 @@ Builds the archive and, from it, a pure wheel and a compiled one for every Pytho
 (python3.11, python3.12 and python3.13 unless named) it makes an environment, installs torch and the pure wheel with all
 that it needs, and runs benchmarks/install_smoke.py and the command `dsae`; then it does the same with the compiled
 wheel, and with one that this Python builds from the archive, for itself alone. That one, built with the first --torch,
-is then tried with the others. On Linux, torch from the default index brings several GB of CUDA libraries; --torch-index names
-another. CUDA operators are left out unless DSAE_CUDA says otherwise. Environments are made one at a time in the folder
-for temporary files, and deleted.
+is then tried with the others. On Linux, torch from the default index brings several GB of CUDA libraries;
+--torch-index names another. CUDA operators are left out unless DSAE_CUDA says otherwise. Environments are made one at a
+time in the folder for temporary files, and deleted.
 
 --json writes the rows of docs/reliability.md that this proves. The exit code is 1 where one does not hold.
 """
