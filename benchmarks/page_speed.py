@@ -1,12 +1,13 @@
-"""How fast the dashboard answers: its first paint, and the threshold under a visitor's hand.
+"""How fast the dashboard answers: its first paint, the threshold under a visitor's hand, and a run.
 
-    python benchmarks/page_speed.py [--visits 5] [--drags 30] [--json FILE]
+    python benchmarks/page_speed.py [--visits 5] [--drags 30] [--runs 7] [--json FILE]
 
 Starts `dsae app` and a headless Chromium. A first paint is a visit of a fresh browser context, with empty caches: the
 seconds from navigation to the frame in which the headline and the heatmap's cells of the stored demo stand. A drag is
 two steps of the threshold by its key: the seconds from the key's release to the frame with the redrawn headline, and to
-the last change of any chart. All are by the page's own clock. The first visit and the first drag, which warm the server
-up, are not counted.
+the last change of any chart. A run is the default one: the seconds from the button's release to the frame in which the
+heatmap has the paired difference, and to that in which it has the scores. All are by the page's own clock. The first
+visit, drag and run, which warm the server up, are not counted.
 
 Beside the figures stands the machine's load average over a minute, before and after: other work makes them worse.
 """
@@ -31,8 +32,8 @@ from support import running_browser, running_server
 
 from dsae_core.files import write_atomic
 
-PAINT_BAR, DRAG_BAR = 2.0, 0.2
-"""Seconds that a first paint and a drag should stay below."""
+PAINT_BAR, DRAG_BAR, PREVIEW_BAR = 2.0, 0.2, 1.0
+"""Seconds that a first paint, a drag and a run's first heatmap should stay below."""
 
 STEPS, TURN, FIRST = 2, 6, 8
 """A drag moves the threshold by so many of its steps; after so many drags it turns round. The first one, which is not
@@ -69,24 +70,47 @@ REDRAWN = """before => new Promise((done, failed) => {
 none comes for 0.7 s."""
 
 
+RAN = f"""() => new Promise((done, failed) => {{
+    const cells = () => [...document.querySelectorAll("{HEATMAP}")].map(cell => cell.getAttribute("fill")).join();
+    const early = () => [...document.querySelectorAll(".d-title")].some(title => title.innerText.startsWith("Preview"));
+    let released = null, first = null, seen = cells();
+    addEventListener("pointerup", () => {{ released = performance.now(); }}, {{once: true, capture: true}});
+    const end = performance.now() + 60000;
+    const look = () => {{
+        const now = performance.now();
+        if (released !== null && first === null && early() && cells() !== seen) {{ first = now; seen = cells(); }}
+        if (first !== null && !early() && cells() !== seen)
+            return done([(first - released) / 1000, (now - released) / 1000]);
+        if (now > end) failed(new Error("the run showed " + (first === null ? "no preview" : "no scores")));
+        else requestAnimationFrame(look);
+    }};
+    look();
+}})"""
+"""Seconds from a button's release to the frame with the preview's cells, and to that with the scores'."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--visits", type=int, default=5)
     parser.add_argument("--drags", type=int, default=30)
+    parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     load = [os.getloadavg()[0]]
     with running_server() as url, running_browser() as browser:
         paints = [paint(browser, url) for _ in range(options.visits + 1)][1:]
         drags = dragged(browser, url, options.drags)
+        runs = run(browser, url, options.runs)
     load.append(os.getloadavg()[0])
-    found = summary(paints, drags, load)
+    found = summary(paints, drags, runs, load)
     print(f"first paint  median {found['paint_median']:.2f} s of {len(paints)} (bar {PAINT_BAR:g} s)")
     print(
         f"drag         median {1000 * found['drag_median']:.0f} ms, p95 {1000 * found['drag_p95']:.0f} ms "
         f"of {len(drags)} (bar {1000 * DRAG_BAR:g} ms)"
     )
     print(f"its charts   median {1000 * found['charts_median']:.0f} ms, p95 {1000 * found['charts_p95']:.0f} ms")
+    print(f"a run        its preview {found['preview_median']:.2f} s (bar {PREVIEW_BAR:g} s), its scores", end=" ")
+    print(f"{found['run_median']:.2f} s, medians of {len(runs)}")
     print(f"load average {load[0]:.1f} before, {load[1]:.1f} after, on {os.cpu_count()} cores")
     if options.json is not None:
         write_atomic(options.json, json.dumps(found, indent=1) + "\n")
@@ -116,6 +140,23 @@ def dragged(browser: Browser, url: str, n: int) -> list[tuple[float, float]]:
     return times
 
 
+def run(browser: Browser, url: str, n: int) -> list[tuple[float, float]]:
+    """Seconds until preview and scores of n runs stood in the heatmap, after one that also loads the model."""
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page.goto(url)
+    page.wait_for_function(PAINTED, timeout=120_000)
+    page.wait_for_timeout(3000)
+    times = []
+    for _ in range(n + 1):
+        page.evaluate(f"() => {{ window.ran = ({RAN})(); }}")
+        page.get_by_role("button", name="Run discovery").click()
+        preview, scores = page.evaluate("() => window.ran")
+        times.append((float(preview), float(scores)))
+        page.wait_for_timeout(2000)
+    page.context.close()
+    return times[1:]
+
+
 def step(page: Page, key: str, steps: int) -> tuple[float, float]:
     """Move the threshold by so many steps and let the key go: seconds until headline and charts have changed."""
     before = page.locator(".d-headline").first.inner_text()
@@ -127,9 +168,12 @@ def step(page: Page, key: str, steps: int) -> tuple[float, float]:
     return float(headline), float(charts)
 
 
-def summary(paints: list[float], drags: list[tuple[float, float]], load: list[float]) -> dict[str, Any]:
+def summary(
+    paints: list[float], drags: list[tuple[float, float]], runs: list[tuple[float, float]], load: list[float]
+) -> dict[str, Any]:
     """The figures with what they rest on, in seconds."""
     headlines, charts = ([drag[i] for drag in drags] for i in range(2))
+    previews, scores = ([run[i] for run in runs] for i in range(2))
     return {
         "schema": 1,
         "date": time.strftime("%Y-%m-%d"),
@@ -145,6 +189,11 @@ def summary(paints: list[float], drags: list[tuple[float, float]], load: list[fl
         "charts_median": round(median(charts), 4),
         "charts_p95": round(float(np.quantile(charts, 0.95)), 4),
         "drag_bar": DRAG_BAR,
+        "preview_seconds": [round(value, 4) for value in previews],
+        "preview_median": round(median(previews), 4),
+        "preview_bar": PREVIEW_BAR,
+        "run_seconds": [round(value, 4) for value in scores],
+        "run_median": round(median(scores), 4),
     }
 
 

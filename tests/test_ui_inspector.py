@@ -23,6 +23,7 @@ from dsae_core.ui import drafts, probes, runs
 from dsae_core.ui.alignment import align
 from dsae_core.ui.charts.attention import attention_frame, attention_map
 from dsae_core.ui.charts.effects import effects_frame, effects_map
+from dsae_core.ui.charts.heatmap import heatmap_of
 from dsae_core.ui.charts.preview import preview_map
 from dsae_core.ui.charts.style import Grid
 from dsae_core.ui.charts.validation import random_frame, validation_curve, validation_frame
@@ -276,9 +277,24 @@ def test_a_run_shows_the_paired_difference_first(
     runs.discovery_work(asked, preview)(report)
     assert torch.allclose(shown[0], paired_difference_scaled(tiny_model, solved_pairs, 0), rtol=1e-4)
     assert order.index("collect") < order.index("preview shown") < order.index("train")
-    frame = preview_map(shown[0]).data["heads"]
+    drawing = preview_map(shown[0])
+    frame = drawing.data["heads"]
+    assert drawing.data["marked"].empty
     assert frame["name"].tolist()[:5] == ["0.0", "0.1", "0.2", "0.3", "1.0"]
     assert frame["score"].tolist() == pytest.approx(shown[0].flatten().tolist())
+
+
+def test_a_preview_is_drawn_in_the_chart_of_a_result_of_its_shape() -> None:
+    scores = torch.tensor([[0.0, 1.0], [2.0, 0.5]])
+    result = Grid(2, 2, has_truth=True, has_effects=True, has_rates=True)
+    heads = preview_map(scores, result)
+    assert heads.spec is heatmap_of(result, {}).spec
+    shown = {field["field"] for field in heads.spec["layer"][0]["encoding"]["tooltip"]}
+    assert shown <= set(heads.data["heads"].columns)
+    assert heads.data["heads"]["rank"].tolist() == [4, 2, 1, 3]
+    assert set(heads.data["heads"]["unique_codes"]) == {"after the run"}
+    other = Grid(3, 2, has_truth=True, has_effects=True)
+    assert preview_map(scores, other).spec is preview_map(scores).spec is not preview_map(scores, result).spec
 
 
 # --- own prompts -------------------------------------------------------------------------------------------

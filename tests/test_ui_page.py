@@ -23,7 +23,7 @@ from dsae_core.limits import Limits
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
 from dsae_core.ui import probes, runs, state, theme
-from dsae_core.ui.jobs import JobQueue, Report, Work
+from dsae_core.ui.jobs import Job, JobQueue, Report, Work
 from dsae_core.ui.pages import discover
 from dsae_core.ui.request import RunRequest
 from dsae_core.ui.sections import charts, side
@@ -281,11 +281,13 @@ class TestSlowness:
         assert run_button(app).disabled
         assert 'class="now">5 train' in html(app)
         assert 'd-title">Preview: paired difference' in html(app)
-        assert len(titles(app)) == 6  # the earlier result stays
+        assert "Scores" not in titles(app)  # the preview has their place
+        assert len(titles(app)) == 5  # all else of the earlier result stays
         app.button(key="cancel").click().run()
         finish(app)
         assert "The run was cancelled" in html(app)
         assert "Preview: paired difference" not in html(app)
+        assert len(titles(app)) == 6
         assert "Stored demo" in html(app)
         assert not run_button(app).disabled
 
@@ -300,6 +302,17 @@ class TestWithoutDemo:
         assert not app.exception
         assert "No result yet." in html(app)
         assert titles(app) == []
+
+    def test_a_first_run_shows_its_preview(self, app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+        app.run()
+        waiting = Job()
+        monkeypatch.setattr(state, "job", lambda: waiting)
+        app.session_state["preview"] = [torch.tensor([[0.0, 1.0], [2.0, 0.5]])]
+        app.run()
+        assert not app.exception
+        assert 'd-title">Preview: paired difference' in html(app)
+        assert "of the last result" not in html(app)
+        assert "No result yet." not in html(app)
 
 
 def test_own_prompts_have_no_circuit_and_the_page_says_so(app: AppTest) -> None:
@@ -630,11 +643,14 @@ def test_a_page_whose_job_waits_asks_less_often(kind: str, monkeypatch: pytest.M
     monkeypatch.setattr(progress.st, "fragment", fragment)
     monkeypatch.setattr(progress.st, "rerun", lambda: drawn_anew.append(True))
     monkeypatch.setattr(progress, "_bar", lambda *_: None)
-    monkeypatch.setattr(progress, "chart", lambda *_, **__: None)
     monkeypatch.setattr(state, "take_finished", lambda: False)
     monkeypatch.setattr(state, "preview", lambda: None)
     draw = progress.running if kind == "run" else lambda: progress.side("x", 0)
-    look = progress._running if kind == "run" else lambda waited: progress._side("x", 0, waited)
+    look = (
+        (lambda waited: progress._running(waited, False))
+        if kind == "run"
+        else lambda waited: progress._side("x", 0, waited)
+    )
     for job in (second, first):
         monkeypatch.setattr(state, "job", lambda job=job: job)
         monkeypatch.setattr(state, "side_job", lambda name, about, job=job: job)

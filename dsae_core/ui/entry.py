@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,9 @@ from starlette.middleware import Middleware
 from dsae_core.limits import demo_limits
 from dsae_core.ui import connections, faults, pauses, routes
 from dsae_core.ui.preloading import Preloading
+
+SETTLED = 4.0
+"""Seconds that the model's loading leaves to a page that is opened as soon as the server is there."""
 
 
 @asynccontextmanager
@@ -35,12 +39,18 @@ def _log_jobs() -> None:
 
 
 def _preload() -> None:
-    """Import torch and the charts, read the demo and work out what its page shows; then the other pages' code."""
+    """What a first visit needs: torch and the charts imported, the demo read and its page worked out.
+
+    Then what comes after it: the other pages' code and, once a browser that opens now has drawn its page, the model.
+    """
     from dsae_core.ui.pages.discover import warm
+    from dsae_core.ui.runs import load_ahead
 
     warm()
     routes.load_all()
     pauses.keep_for_good()
+    time.sleep(SETTLED)
+    load_ahead()
 
 
 app = st.App(

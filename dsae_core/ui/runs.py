@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -15,13 +16,16 @@ import torch
 from torch import Tensor
 
 from dsae_core.discovery import discover
+from dsae_core.errors import UserError
 from dsae_core.limits import demo_limits
-from dsae_core.models import LanguageModel, load_model
+from dsae_core.models import LanguageModel, available_models, load_model
 from dsae_core.result import Discovery
 from dsae_core.tasks import TASKS
 from dsae_core.ui.jobs import JobQueue, Report, Work
 from dsae_core.ui.pauses import keep_for_good
 from dsae_core.ui.request import RunRequest
+
+_log = logging.getLogger(__name__)
 
 STAGES = ("load", "tokenize", "collect", "follow", "train", "encode", "score")
 """The stages of every run, in order; a model's first use has others before them ("download", "convert")."""
@@ -135,6 +139,21 @@ def loaded_model(name: str, report: Report) -> LanguageModel:
         limits.check_model(name)
     report("load", 0.0)
     return _shelf().get(name, report)
+
+
+def load_ahead() -> None:
+    """Load the default model where it is fetched already, so that the first run need not wait for it.
+
+    A run that is asked for meanwhile waits for this in place of loading it twice; what goes wrong is left for a run to
+    find out and say.
+    """
+    name = RunRequest().model
+    if not any(model.name == name and model.fetched for model in available_models()):
+        return
+    try:
+        loaded_model(name, lambda stage, share: None)
+    except UserError as error:
+        _log.info("the model could not be loaded ahead: %s", error)
 
 
 def model_at_hand(name: str) -> LanguageModel | None:

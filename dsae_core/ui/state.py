@@ -122,7 +122,7 @@ def start(queue: JobQueue, asked: RunRequest) -> None:
 def preview() -> Tensor | None:
     """Scores [L, heads] to look at while the run under way goes on; None while there are none."""
     found: list[Tensor] = st.session_state.get(_PREVIEW, [])
-    return found[-1] if found else None
+    return found[-1] if found and job() is not None else None
 
 
 def message() -> Message | None:

@@ -16,7 +16,7 @@ from dsae_core.circuits import Circuit, Head, stored_circuit
 from dsae_core.metrics import Confusion, Evaluation, confusion_at
 from dsae_core.result import Discovery
 from dsae_core.significance import RATE
-from dsae_core.ui.text import head_name, signed
+from dsae_core.ui.text import head_name, rate, signed
 
 TRUE_POSITIVE = "found, in the circuit"
 FALSE_POSITIVE = "found, not in it"
@@ -100,8 +100,8 @@ class View:
     @cached_property
     def heads(self) -> pd.DataFrame:
         """One row a head, layer by layer: layer, head, name, score, rank, unique_codes, false_discovery_rate,
-        in_circuit, effect, low, high (of patching, in percent; NaN where not measured), role; in_words and
-        effect_in_words for tooltips.
+        in_circuit, effect, low, high (of patching, in percent; NaN where not measured), role; in_words,
+        effect_in_words and rate_in_words for tooltips.
         """
         frame = self.discovery.to_frame().sort_values(["layer", "head"], ignore_index=True)
         pairs = list(zip(frame["layer"].tolist(), frame["head"].tolist(), strict=True))
@@ -114,6 +114,7 @@ class View:
         frame["in_words"] = np.where(frame["in_circuit"], "yes", "no")
         columns = zip(frame["effect"], frame["low"], frame["high"], strict=True)
         frame["effect_in_words"] = [effect_in_words(*row) for row in columns]
+        frame["rate_in_words"] = ["" if math.isnan(value) else rate(value) for value in frame["false_discovery_rate"]]
         return frame
 
     @cached_property

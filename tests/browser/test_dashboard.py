@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -89,13 +90,22 @@ def test_a_page_narrower_than_its_charts_scrolls_them(browser: Browser, url: str
     page.context.close()
 
 
+def title(page: Page, words: str) -> Locator:
+    """The title above a chart."""
+    return page.locator(".d-title", has_text=re.compile(f"^{words}"))
+
+
 @pytest.mark.model
 def test_run_discovery_draws_a_new_heatmap(browser: Browser, url: str) -> None:
     page = open_page(browser, url + QUICK)
     expect(page.get_by_text("Settings changed since this run")).to_be_visible()
     before = scores(page)
     press_run(page)
-    wait_until_idle(page)
+    expect(title(page, "Preview: paired difference")).to_be_visible(timeout=1000 * RUN_SECONDS)
+    expect(title(page, "Scores")).to_have_count(0)
+    expect(title(page, "Scores")).to_be_visible(timeout=1000 * RUN_SECONDS)
+    expect(title(page, "Preview")).to_have_count(0)
+    page.wait_for_timeout(1000)
     expect(page.get_by_text("Stored demo")).to_have_count(0)
     expect(page.get_by_text("Press Run discovery")).to_have_count(0)
     expect(page.locator(".d-eyebrow").first).to_contain_text("2 + 2 prompts")

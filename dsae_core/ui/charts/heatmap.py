@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -38,7 +39,12 @@ def heatmap(grid: Grid, heads: pd.DataFrame, selected: Head) -> Drawing:
         selected: the head to frame.
     """
     chosen = (heads["layer"] == selected[0]) & (heads["head"] == selected[1])
-    return Drawing(_spec(grid), {**by_status(heads), "selected": heads[chosen]})
+    return heatmap_of(grid, {**by_status(heads), "selected": heads[chosen]})
+
+
+def heatmap_of(grid: Grid, data: Mapping[str, pd.DataFrame]) -> Drawing:
+    """The heatmap of data sets that are there: HEADS, MARKED and "selected"."""
+    return Drawing(_spec(grid), data)
 
 
 def height(n_heads: int) -> int:

@@ -1,52 +1,43 @@
-"""Scores of all heads before there are codes: a heatmap with nothing to select."""
+"""Scores of all heads before there are codes, in the heatmap that will have the codes' scores."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
-import altair as alt
 import pandas as pd
 from torch import Tensor
 
-from dsae_core.ui.charts.heatmap import height
-from dsae_core.ui.charts.style import AXIS_HEIGHT, Drawing, Grid, score_scale
+from dsae_core.ui.charts.heatmap import heatmap_of
+from dsae_core.ui.charts.style import HEADS, MARKED, Drawing, Grid
 from dsae_core.ui.text import head_name
+
+LATER = "after the run"
+"""What a tooltip of the heatmap says of a head where only the run's end will tell."""
 
 
 def preview_frame(scores: Tensor) -> pd.DataFrame:
-    """layer, head, name and score of every head."""
+    """layer, head, name, score and rank of every head."""
     rows = [
         (layer, head, head_name(layer, head), value)
         for layer, values in enumerate(scores.tolist())
         for head, value in enumerate(values)
     ]
-    return pd.DataFrame(rows, columns=["layer", "head", "name", "score"])
+    frame = pd.DataFrame(rows, columns=["layer", "head", "name", "score"])
+    frame["rank"] = frame["score"].rank(ascending=False, method="first").astype(int)
+    return frame
 
 
-def preview_map(scores: Tensor) -> Drawing:
-    """Draw scores [L, heads] in the places that heads have in the heatmap."""
-    grid = Grid(scores.shape[0], scores.shape[1], has_truth=False, has_effects=False)
-    return Drawing(_spec(grid), {"heads": preview_frame(scores)})
+def preview_map(scores: Tensor, grid: Grid | None = None) -> Drawing:
+    """Draw scores [L, heads] in the heatmap.
 
-
-@lru_cache(maxsize=4)
-def _spec(grid: Grid) -> dict[str, Any]:
-    layers, heads = (
-        alt.Scale(domain=list(range(n)), paddingInner=0.1, paddingOuter=0.05) for n in (grid.n_layers, grid.n_heads)
+    Args:
+        scores: of the run under way.
+        grid: of the result on show. Where it is a model's of the same shape the chart is the same one, and a browser
+            only puts these scores in the place of the last ones.
+    """
+    shape = (int(scores.shape[0]), int(scores.shape[1]))
+    if grid is None or (grid.n_layers, grid.n_heads) != shape:
+        grid = Grid(*shape, has_truth=False, has_effects=False)
+    frame = preview_frame(scores).assign(
+        **dict.fromkeys(["unique_codes", "rate_in_words", "in_words", "effect_in_words"], LATER)
     )
-    chart = (
-        alt.Chart(alt.NamedData("heads"))
-        .mark_rect(cornerRadius=2)
-        .encode(
-            x=alt.X("layer:O", title="Layer", scale=layers, axis=grid.layer_axis(grid=False)),
-            y=alt.Y("head:O", title="Head", scale=heads, axis=grid.head_axis()),
-            color=alt.Color("score:Q", legend=None, scale=score_scale(type="sqrt")),
-            tooltip=[
-                alt.Tooltip("name:N", title="Head (layer.head)"),
-                alt.Tooltip("score:Q", title="Paired difference", format=".3~f"),
-            ],
-        )
-    )
-    spec: dict[str, Any] = chart.properties(height=height(grid.n_heads) + AXIS_HEIGHT).to_dict()
-    return spec
+    none = frame.iloc[:0].assign(status="", in_circuit=False)
+    return heatmap_of(grid, {HEADS: frame, MARKED: none, "selected": none})

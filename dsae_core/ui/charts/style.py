@@ -100,10 +100,10 @@ class Grid:
             alt.Tooltip("name:N", title="Head (layer.head)"),
             alt.Tooltip("score:Q", title="Score", format=".3~f"),
             alt.Tooltip("rank:Q", title="Rank"),
-            alt.Tooltip("unique_codes:Q", title="Unique codes"),
+            alt.Tooltip("unique_codes:N", title="Unique codes"),
         ]
         if self.has_rates:
-            fields.append(alt.Tooltip("false_discovery_rate:Q", title="False discovery rate", format=".2~r"))
+            fields.append(alt.Tooltip("rate_in_words:N", title="False discovery rate"))
         if self.has_truth:
             fields.append(alt.Tooltip("in_words:N", title="In the circuit"))
         if self.has_effects:
@@ -148,7 +148,7 @@ def by_status(heads: pd.DataFrame) -> dict[str, pd.DataFrame]:
     The first does not change with the threshold, so that a browser which is sent both draws the second alone. Both have
     what charts and their tooltips read, and no more: they are sent each time.
     """
-    drawn = heads.drop(columns=["effect", "low", "high", "role"])
+    drawn = heads.drop(columns=["effect", "low", "high", "role", "false_discovery_rate"])
     return {HEADS: drawn.drop(columns=["status", "in_circuit"]), MARKED: drawn[drawn["status"] != OUTSIDE]}
 
 

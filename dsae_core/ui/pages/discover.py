@@ -6,6 +6,7 @@ import time
 
 import pandas as pd
 import streamlit as st
+from torch import Tensor
 
 from dsae_core.limits import demo_limits
 from dsae_core.significance import RATE
@@ -13,6 +14,7 @@ from dsae_core.ui import controls, state, theme
 from dsae_core.ui.charts import curves
 from dsae_core.ui.charts.circuit_graph import circuit_graph
 from dsae_core.ui.charts.heatmap import heatmap
+from dsae_core.ui.charts.preview import preview_frame, preview_map
 from dsae_core.ui.charts.style import Grid
 from dsae_core.ui.demo import stored_demo
 from dsae_core.ui.request import CUSTOM, RunRequest
@@ -58,7 +60,10 @@ def page() -> None:
             editor(settings.model)
     shown = state.shown()
     if shown is None:
-        _nothing_yet()
+        if (early := state.preview()) is not None:
+            _preview(early, None, "preview")
+        else:
+            _nothing_yet()
         return
     with times:
         progress.stage_times(shown.view.discovery.timings)
@@ -129,14 +134,17 @@ def _result(shown: Shown) -> None:
     _let_words_be_painted(key, threshold)
     grid = Grid.of(view.heads, has_truth=view.truth is not None)
     heads, head = view.at(threshold), state.selected_head()
-    chart(
-        "Scores",
-        "every head by layer; click one to select it" + ("; outlined: in the circuit" if grid.has_truth else ""),
-        heatmap(grid, heads, head),
-        lambda: heads,
-        key="heatmap",
-        selects=True,
-    )
+    if (early := state.preview()) is not None:
+        _preview(early, grid, "heatmap")
+    else:
+        chart(
+            "Scores",
+            "every head by layer; click one to select it" + ("; outlined: in the circuit" if grid.has_truth else ""),
+            heatmap(grid, heads, head),
+            lambda: heads,
+            key="heatmap",
+            selects=True,
+        )
     _let_the_first_chart_be_drawn()
     edges = view.edges(threshold, limit)
     chart(
@@ -150,6 +158,20 @@ def _result(shown: Shown) -> None:
     _curves(shown, grid, heads, threshold)
     inspector(shown, grid)
     validation(shown, threshold)
+
+
+def _preview(scores: Tensor, grid: Grid | None, key: str) -> None:
+    """What is known of the run under way, where its scores will stand; `grid`: of the last result."""
+    others = "" if grid is None else "; all else here is of the last result"
+    chart(
+        "Preview: paired difference",
+        "of the run under way: how differently each head writes on the two sides. Its codes' scores come here"
+        f" next{others}",
+        preview_map(scores, grid),
+        lambda: preview_frame(scores),
+        key=key,
+        selects=grid is not None,
+    )
 
 
 def _let_words_be_painted(key: str, threshold: float) -> None:

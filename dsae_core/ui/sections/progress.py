@@ -6,15 +6,16 @@ from collections.abc import Hashable, Mapping
 
 import streamlit as st
 
+from dsae_core.limits import demo_limits
 from dsae_core.ui import state
-from dsae_core.ui.charts.preview import preview_frame, preview_map
 from dsae_core.ui.jobs import Job, JobQueue
 from dsae_core.ui.runs import STAGES, shared_queue
-from dsae_core.ui.sections.charts import chart
 from dsae_core.ui.sections.sight import bring_into_sight
 from dsae_core.ui.text import escape_html, escape_markdown, plural, seconds
 
-POLL_SECONDS = 0.4
+POLL_SECONDS = 0.2
+VISITOR_SECONDS = 0.4
+"""On a public demo, whose server has other pages to draw."""
 WAITING_SECONDS = 1.5
 """A job that waits for others has little to tell, and there may be many of them, each with a page that asks."""
 
@@ -37,15 +38,25 @@ STAGE_WORDS = {
 
 
 def running() -> None:
-    """The run under way, looked at again and again; once it ends the whole page is drawn anew."""
+    """The run under way, looked at again and again.
+
+    Once there is something to look at, and once it ends, the whole page is drawn anew.
+    """
     job = state.job()
     if job is not None:
         bring_into_sight(f"run {job.number}")
     waits = _waits(job)
-    st.fragment(_running, run_every=WAITING_SECONDS if waits else POLL_SECONDS)(waits)
+    st.fragment(_running, run_every=_pace(waits))(waits, state.preview() is not None)
 
 
-def _running(waited: bool) -> None:
+def _pace(waits: bool) -> float:
+    """Seconds from one look at a job to the next."""
+    if waits:
+        return WAITING_SECONDS
+    return POLL_SECONDS if demo_limits() is None else VISITOR_SECONDS
+
+
+def _running(waited: bool, previewed: bool) -> None:
     if state.take_finished():
         st.rerun()
     job = state.job()
@@ -53,22 +64,16 @@ def _running(waited: bool) -> None:
         return
     if waited and not _waits(job):
         st.rerun()  # from now on looked at more often
+    if not previewed and state.preview() is not None:
+        st.rerun()  # the page shows it in the place of the scores
     with st.container(border=True):
         _bar(job, shared_queue(), "cancel", "End this run; the result below stays.", steps(job))
-        if (scores := state.preview()) is not None:
-            chart(
-                "Preview: paired difference",
-                "how differently each head writes on the two sides; codes replace it once they are trained",
-                preview_map(scores),
-                lambda: preview_frame(scores),
-                key="preview",
-            )
 
 
 def side(name: str, about: Hashable) -> None:
     """A side job under way, drawn where it was asked for; once it ends the whole page is drawn anew."""
     waits = _waits(state.side_job(name, about))
-    st.fragment(_side, run_every=WAITING_SECONDS if waits else POLL_SECONDS)(name, about, waits)
+    st.fragment(_side, run_every=_pace(waits))(name, about, waits)
 
 
 def _side(name: str, about: Hashable, waited: bool) -> None:
