@@ -114,7 +114,7 @@ def test_a_first_visit_shows_the_stored_demo(app: AppTest) -> None:
     assert not app.error
     assert "Stored demo" in html(app)
     assert "smollm2-135m · ioi · 2 + 2 prompts · positional · seed 0" in html(app)
-    assert "2 prompt pairs point to 2 of 4 heads; 1 of the 2 in the measured circuit is among them." in html(app)
+    assert "2 prompt pairs point to 2 of 4 heads; 1 of them is in the measured circuit of 2." in html(app)
     assert len(titles(app)) == 6
     assert "Settings changed" not in html(app)
 
@@ -148,7 +148,7 @@ def test_every_control_has_a_help(app: AppTest) -> None:
 def test_the_threshold_changes_the_circuit_at_once(app: AppTest) -> None:
     app.run()
     app.slider(key="result1_threshold").set_value(0.0).run()
-    assert "point to 4 of 4 heads; 2 of the 2" in html(app)
+    assert "point to 4 of 4 heads; 2 of them are in" in html(app)
     assert "<b>.50</b><span>precision</span>" in html(app)
     assert "<b>1.00</b><span>recall</span>" in html(app)
     app.slider(key="result1_threshold").set_value(1.02).run()

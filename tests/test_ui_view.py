@@ -243,7 +243,7 @@ def test_a_discovery_without_tokens_shows_codes_alone() -> None:
 
 def test_facts_name_what_is_known(view: View, blind: View) -> None:
     assert facts(view, (1, 0)).startswith(
-        "Score 4.00, rank 1 of 4, 3 unique codes, in the circuit, patching effect +25.0 %"
+        "Score 4.00, rank 1 of 4, 3 unique codes, counted at every position, in the circuit, patching effect +25.0 %"
     )
     assert facts(view, (1, 0)).endswith("+30.0) on the circuit's own pairs.")
     measured = dataclasses.replace(small_truth(), provenance={"prompts": 32})
@@ -253,7 +253,7 @@ def test_facts_name_what_is_known(view: View, blind: View) -> None:
 
 def test_the_headline_counts(view: View, blind: View) -> None:
     assert sentence(view, 1.0) == (
-        "2 prompt pairs point to 2 of 4 heads; 1 of the 2 in the measured circuit is among them."
+        "2 prompt pairs point to 2 of 4 heads; 1 of them is in the measured circuit of 2."
     )
     assert sentence(blind, 1.0) == "2 prompt pairs point to 2 of 4 heads."
     assert sentence(view, 99.0).startswith("No head of 4 reaches")

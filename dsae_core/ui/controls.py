@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, get_args, get_type_hints
 
@@ -28,6 +29,10 @@ METHOD_HELP = {
     "positional": "A small dictionary for every head; codes are compared position by position.",
     "paper": "O'Neill & Bui 2024: one dictionary for all heads; a prompt's positions are pooled.",
 }
+
+
+LABELS = {"threshold": "Code threshold"}
+"""Of settings whose names alone would be mistaken for something else on the page."""
 
 
 def settings() -> RunRequest | None:
@@ -66,9 +71,19 @@ def settings() -> RunRequest | None:
 def _from_link() -> RunRequest:
     asked, bad = RunRequest.from_query(st.query_params.to_dict(), TASKS)
     if bad:
-        names = ", ".join(bad)
-        state.say("note", f"The link's {names} could not be understood; the default is used in its place.")
+        state.say("note", misunderstood(bad))
     return asked
+
+
+def misunderstood(bad: Sequence[str]) -> str:
+    """What to say of a link's parameters that make no sense."""
+    words = []
+    if "prompts" in bad:
+        words.append("The prompts in this link are damaged; ask for it again, or write your own below.")
+    if others := [name for name in bad if name != "prompts"]:
+        default = "the default is used in its place" if len(others) == 1 else "defaults are used in their place"
+        words.append(f"The link's {', '.join(others)} could not be understood; {default}.")
+    return " ".join(words)
 
 
 def _to_link(asked: RunRequest) -> None:
@@ -245,7 +260,7 @@ def _advanced(method: str, kept: RunRequest) -> tuple[Options, str]:
 
 def _setting(key: str, name: str, kind: Any, value: Any, default: Any, text: str, most: int | None) -> Any:
     """One setting's widget, by its type."""
-    label = name.removeprefix("n_").replace("_", " ").capitalize() if len(name) > 2 else name
+    label = LABELS.get(name) or (name.removeprefix("n_").replace("_", " ").capitalize() if len(name) > 2 else name)
     if most is not None and value > most:
         value = most
     key = seeded(f"set_{key}", value)

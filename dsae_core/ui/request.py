@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -24,6 +25,9 @@ MAX_PACKED = 6000
 """Characters that prompts may take in a link; browsers and mail programs cut links that are much longer."""
 
 MAX_UNPACKED = 1 << 20
+
+SHOWN_AT = "at"
+"""The parameter of a link that names the threshold to show its result at; it is no setting of a run."""
 
 Options = tuple[tuple[str, Any], ...]
 """The settings of a method that differ from its defaults, sorted by name."""
@@ -111,10 +115,18 @@ class RunRequest:
             values["examples"] = default.examples if pairs is None else len(pairs)
         if pairs is None and "prompts" in query:
             bad.append("prompts")
-        known = {"model", "task", "method", "prompts", *numbers, *get_type_hints(METHODS[method])}
+        if SHOWN_AT in query and threshold_of(query) is None:
+            bad.append(SHOWN_AT)
+        known = {"model", "task", "method", "prompts", SHOWN_AT, *numbers, *get_type_hints(METHODS[method])}
         bad += bad_options + [name for name in query if name not in known]
         model = query.get("model", "").strip() or default.model
         return cls(model, task, values["examples"], method, values["seed"], options, pairs), bad
+
+
+def threshold_of(query: Mapping[str, str]) -> float | None:
+    """The threshold that a link names, None where it names none that makes sense."""
+    value = _parse(query.get(SHOWN_AT, ""), float)
+    return value if isinstance(value, float) and 0 <= value < math.inf else None
 
 
 def pack_pairs(pairs: PromptPairs) -> str:

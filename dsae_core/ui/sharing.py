@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from dsae_core.circuits import Circuit
 from dsae_core.errors import UserError
@@ -20,8 +20,8 @@ from dsae_core.models import LanguageModel, available_models
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
 from dsae_core.tasks import TASKS
-from dsae_core.ui.charts.style import Drawing
-from dsae_core.ui.request import CUSTOM, RunRequest
+from dsae_core.ui.charts.style import GROUND, INK, Drawing
+from dsae_core.ui.request import CUSTOM, SHOWN_AT, RunRequest
 
 Kind = Literal["svg", "png"]
 Mode = Literal["light", "dark"]
@@ -36,15 +36,22 @@ _FONT = "Source Sans Pro, Helvetica Neue, Arial, sans-serif"
 _PADDING, _TITLE = 16, 50
 
 
-def link(url: str | None, request: RunRequest) -> str:
+def link(url: str | None, request: RunRequest, threshold: float | None = None) -> str:
     """The address that opens a run's settings, and its result where the server keeps it.
 
     Args:
         url: of the page on show, None where it is not known; its query is replaced.
         request: the run.
+        threshold: to show the result at; None for where it starts.
     """
     base = (url or "").split("?")[0].split("#")[0]
-    return f"{base}?{urlencode(request.to_query())}"
+    shown = {} if threshold is None else {SHOWN_AT: f"{threshold:g}"}
+    return f"{base}?{urlencode({**request.to_query(), **shown})}"
+
+
+def is_local(url: str | None) -> bool:
+    """Whether an address means something on this computer alone."""
+    return (urlsplit(url or "").hostname or "") in ("localhost", "127.0.0.1", "::1")
 
 
 def carries_prompts(request: RunRequest) -> bool:
@@ -242,7 +249,7 @@ def standalone(drawing: Drawing, title: str, subtitle: str, mode: Mode, width: i
     """A chart's specification with its data, size and the colours that the page would give it."""
     colours = theme_colours(mode)
     ink, quiet = _INK[mode], _QUIET[mode]
-    spec: dict[str, Any] = _inked(copy.deepcopy(dict(drawing.spec)), ink)
+    spec: dict[str, Any] = _coloured(copy.deepcopy(dict(drawing.spec)), {INK: ink, GROUND: colours["backgroundColor"]})
     spec["datasets"] = {name: json.loads(frame.to_json(orient="records")) for name, frame in drawing.data.items()}
     spec["width"] = width
     spec["height"] = spec["height"] + 2 * _PADDING + _TITLE
@@ -277,10 +284,10 @@ def theme_colours(mode: Mode) -> Mapping[str, Any]:
     return {name: json.loads(value) for name, value in pairs if name in wanted}
 
 
-def _inked(part: Any, ink: str) -> Any:
-    """A specification with "currentColor", which outside a page is black, replaced."""
+def _coloured(part: Any, colours: Mapping[str, str]) -> Any:
+    """A specification with the colours that only a page knows replaced."""
     if isinstance(part, dict):
-        return {key: _inked(value, ink) for key, value in part.items()}
+        return {key: _coloured(value, colours) for key, value in part.items()}
     if isinstance(part, list):
-        return [_inked(value, ink) for value in part]
-    return ink if part == "currentColor" else part
+        return [_coloured(value, colours) for value in part]
+    return colours.get(part, part) if isinstance(part, str) else part

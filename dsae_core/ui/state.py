@@ -23,6 +23,11 @@ _SHOWN, _HEAD, _JOB, _MESSAGE, _REQUEST = "shown", "selected_head", "job", "mess
 _SIDES, _SIDE_RESULTS, _PREVIEW = "side_jobs", "side_results", "preview"
 _KEPT_SIDE_RESULTS = 64
 
+NOT_KEPT = (
+    "The run that this link asks for is not kept here: Run discovery computes it. Until then you see the stored demo, "
+    "which is another run."
+)
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -156,8 +161,11 @@ def take_finished() -> bool:
     return True
 
 
-def first_result(asked: RunRequest, queue: JobQueue) -> None:
-    """Show something on a first visit: the asked-for result where it is remembered or kept, else the demo."""
+def first_result(asked: RunRequest, queue: JobQueue) -> bool:
+    """Show something on a first visit: the asked-for result where it is remembered or kept, else the demo.
+
+    Whether it is the result that was asked for.
+    """
     try:
         if (remembered := queue.recall(asked)) is not None:
             show(View.of(remembered))
@@ -165,8 +173,26 @@ def first_result(asked: RunRequest, queue: JobQueue) -> None:
             show(View.of(kept))
         elif (demo := stored_demo()) is not None:
             show(demo, stored=True)
+            if asked != RunRequest():
+                if message() is None:  # what is wrong with the link says enough
+                    say("note", NOT_KEPT)
+                return False
     except UserError as error:
         say("error", str(error))
+        return False
+    return True
+
+
+def show_demo() -> None:
+    """Put the stored demo on the page."""
+    if (demo := stored_demo()) is not None:
+        show(demo, stored=True)
+
+
+def show_at(threshold: float) -> None:
+    """Move the threshold of the result on show."""
+    if (now := shown()) is not None:
+        st.session_state[f"{now.key}_threshold"] = now.view.on_grid(threshold)
 
 
 # --- side jobs ---------------------------------------------------------------------------------------------

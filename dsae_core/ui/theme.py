@@ -48,12 +48,19 @@ STYLE = """
   letter-spacing: -.008em; margin: .35rem 0 0; max-width: 70rem; text-wrap: pretty; }
 .d-note { font-size: .86rem; color: var(--quiet); margin: .3rem 0 0; max-width: 54rem; }
 .d-note.stale { color: var(--amber); }
+.d-note.first { margin: 0 0 .5rem; max-width: 62rem; }
 .d-title { font-size: .95rem; font-weight: 600; line-height: 1.3; }
 .d-swipe { display: none; }
 .d-title span { font-weight: 400; color: var(--quiet); font-size: .84rem; margin-left: .5rem; }
 .d-figures { display: flex; flex-wrap: wrap; gap: .3rem 1.9rem; }
 .d-figure b { display: block; font-size: 1.3rem; font-weight: 600; line-height: 1.15; }
+.d-figure { position: relative; cursor: help; }
 .d-figure span { font-size: .76rem; color: var(--quiet); white-space: nowrap; }
+.d-figure[data-help] span { border-bottom: 1px dotted var(--faint); }
+.d-figure:is(:hover, :focus)::after { content: attr(data-help); position: absolute; z-index: 5; top: 100%; right: 0;
+  width: max-content; max-width: 17rem; background: var(--panel); color: var(--ink); border: 1px solid var(--line);
+  border-radius: 4px; padding: .4rem .6rem; font-size: .8rem; line-height: 1.4; white-space: normal; }
+.d-figure:first-child:is(:hover, :focus)::after { right: auto; left: 0; }
 .d-legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; font-size: .84rem; color: var(--quiet); }
 .d-mark { display: inline-block; width: .6rem; height: .6rem; margin: 0 .42rem 0 .1rem; }
 .d-mark.tp { background: var(--tp); border-radius: 50%; }
@@ -79,6 +86,8 @@ STYLE = """
   linear-gradient(to right, var(--shade), transparent) left / .6rem 100% no-repeat scroll,
   linear-gradient(to left, var(--shade), transparent) right / .6rem 100% no-repeat scroll; }
 :is(.st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) > * { min-width: 42rem; }
+/* Hovering over a mark near the edge of a phone: what it says stays on the screen. */
+#vg-tooltip-element { opacity: 1; max-width: calc(100vw - 16px); }
 .d-codes { border-collapse: collapse; width: 100%; font-size: .86rem; line-height: 1.5; }
 .d-codes th { text-align: left; font-weight: 600; font-size: .76rem; color: var(--quiet); padding: .2rem .7rem .3rem 0;
   border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -150,6 +159,21 @@ STYLE = """
 .stApp :is(a, button, summary):focus-visible { outline: 2px solid var(--tp); outline-offset: 1px; }
 [data-testid="stBaseButton-primary"]:not(:disabled) { color: light-dark(#ffffff, #11161c); }
 [data-testid="stSidebarContent"] [data-testid="stAlert"] p { font-size: .86rem; line-height: 1.4; }
+/* With the sidebar open a tablet's page is as narrow as a phone's. */
+@media (max-width: 1050px) {
+  .st-key-dials > .stHorizontalBlock, .st-key-dials [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
+  .st-key-dials [data-testid="stColumn"] { min-width: 12rem; }
+  .st-key-dials [data-testid="stColumn"]:last-child { flex: 1 0 100%; }
+  [data-testid="stExpandSidebarButton"] { width: auto; }
+  [data-testid="stExpandSidebarButton"]::after { content: "Pages and settings"; font-size: .86rem; margin-left: .3rem; }
+}
+/* Fingers need more room than a pointer. */
+@media (pointer: coarse) {
+  .stApp :is([data-testid^="stBaseButton"], [data-testid="stTopNavLink"], [data-testid="stExpandSidebarButton"],
+    [data-testid="stSidebarNavLink"], [data-testid="stMainMenuButton"]) { min-height: 2.75rem; }
+  .stApp [data-testid="stTooltipIcon"] button { min-width: 2.5rem; min-height: 2.5rem; }
+  .stApp [data-testid^="stNumberInputStep"] { min-width: 2.6rem; }
+}
 @media (max-width: 640px) {
   .stMain [data-testid="stHorizontalBlock"] { gap: .6rem; }
   [data-testid="stMainBlockContainer"] { padding-left: 1.2rem; padding-right: 1.2rem; }
@@ -158,8 +182,9 @@ STYLE = """
   .d-swipe { display: inline; font-style: normal; }
   .d-codes td.tokens, .d-codes td.chips { min-width: 13rem; }
   .d-codes.d-lines td.nowrap:not(.yes) { white-space: normal; min-width: 6rem; }
-  [data-testid="stExpandSidebarButton"] { width: auto; }
-  [data-testid="stExpandSidebarButton"]::after { content: "Pages and settings"; font-size: .86rem; margin-left: .3rem; }
+  #vg-tooltip-element { left: 8px !important; }
+  .st-key-result_head { flex-wrap: wrap; }
+  .d-figure:nth-child(3n+1):is(:hover, :focus)::after { right: auto; left: 0; }
   .st-key-run_rows .stHorizontalBlock { flex-wrap: wrap; }
   .st-key-run_rows .stHorizontalBlock > :first-child { flex: 1 0 100%; }
 }
@@ -167,6 +192,19 @@ STYLE = """
 """
 
 
-def apply() -> None:
-    """Put the page's style on; once a run, before anything else."""
+NO_SIDEBAR = """
+<style>
+@media (min-width: 768px) {
+  [data-testid="stSidebar"], [data-testid="stExpandSidebarButton"] { display: none; }
+}
+</style>
+"""
+"""Of pages that put nothing there. Streamlit at times leaves the last page's sidebar open, empty; on a phone it has the
+links to the pages."""
+
+
+def apply(*, sidebar: bool = True) -> None:
+    """Put the page's style on; once a run, before anything else. `sidebar`: whether the page has something there."""
     st.html(STYLE)
+    if not sidebar:
+        st.html(NO_SIDEBAR)

@@ -154,6 +154,20 @@ class View:
         rates = self.heads.loc[self.heads["score"] >= threshold, "false_discovery_rate"]
         return None if rates.empty or bool(rates.isna().any()) else float(rates.max())
 
+    @cached_property
+    def has_rates(self) -> bool:
+        """Whether the scores have rates of false discoveries."""
+        return bool(self.heads["false_discovery_rate"].notna().any())
+
+    @cached_property
+    def lowest_rate(self) -> float:
+        """The rate of false discoveries of the best heads; NaN where there are no rates."""
+        return float(self.heads["false_discovery_rate"].min())
+
+    def on_grid(self, threshold: float) -> float:
+        """The threshold's step at or below a score, within the slider's range."""
+        return min(self._on_grid(threshold), max(self.top_score, self.step))
+
     def _on_grid(self, score: float) -> float:
         return round(math.floor(score / self.step + 1e-6) * self.step, 9)
 

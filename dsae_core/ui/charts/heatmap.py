@@ -12,6 +12,7 @@ import pandas as pd
 from dsae_core.circuits import Head
 from dsae_core.ui.charts.style import (
     AXIS_HEIGHT,
+    GROUND,
     HEADS,
     INK,
     MARKED,
@@ -60,13 +61,20 @@ def _spec(grid: Grid) -> dict[str, Any]:
     marks = (
         _cells(grid, MARKED)
         .transform_filter(alt.datum.status != MISSED)
-        .mark_point(filled=True, size=max(14.0, min(46.0, 2.2 * row)), opacity=1)
+        .mark_point(filled=True, size=max(20.0, min(60.0, 2.8 * row)), opacity=1, stroke=GROUND, strokeWidth=1.5)
         .encode(
             fill=alt.Fill("status:N", scale=status_colour(), legend=None),
             shape=alt.Shape("status:N", scale=status_shape(), legend=None),
         )
     )
-    frame = _cells(grid, "selected").mark_rect(filled=False, stroke=INK, strokeWidth=2.5, cornerRadius=2)
+    frame = _cells(grid, "selected").mark_rect(
+        filled=False,
+        stroke=INK,
+        strokeWidth=2.5,
+        cornerRadius=4,
+        width=alt.RelativeBandSize(band=1.14),  # around the outline of a head of the circuit
+        height=alt.RelativeBandSize(band=1.22),
+    )
     outlines = [_outline(grid, missed=False), _outline(grid, missed=True)] if grid.has_truth else []
     chart = alt.layer(cells, *outlines, marks, frame)
     chart = chart.resolve_scale(color="independent").properties(height=height(grid.n_heads) + AXIS_HEIGHT)

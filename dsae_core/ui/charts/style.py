@@ -16,6 +16,9 @@ SHAPES = ["circle", "diamond", "square", "circle"]
 INK = "currentColor"
 """The colour of text, in light and dark: a chart's drawing inherits it from the page."""
 
+GROUND = "var(--ground)"
+"""The colour of the page behind a chart: a halo of it parts a mark from a cell of nearly its colour."""
+
 WORDS = {"labelColor": INK, "labelOpacity": 0.75, "titleColor": INK, "titleOpacity": 0.75}
 """Of axes and legends: Streamlit's own grey is too pale on white for words this small."""
 

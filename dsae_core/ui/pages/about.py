@@ -78,6 +78,6 @@ KEPT_DEMO = "for as long as your visit lasts, for you alone"
 
 def page() -> None:
     """Draw the page."""
-    theme.apply()
+    theme.apply(sidebar=False)
     with st.container(key="prose"):
         st.markdown(TEXT.format(kept=KEPT if demo_limits() is None else KEPT_DEMO))

@@ -17,15 +17,17 @@ from dsae_core.ui.charts.heatmap import heatmap
 from dsae_core.ui.charts.preview import preview_frame, preview_map
 from dsae_core.ui.charts.style import Grid
 from dsae_core.ui.demo import stored_demo
-from dsae_core.ui.request import CUSTOM, RunRequest
+from dsae_core.ui.request import CUSTOM, RunRequest, threshold_of
 from dsae_core.ui.runs import shared_queue
 from dsae_core.ui.sections import header, progress
 from dsae_core.ui.sections.charts import chart
 from dsae_core.ui.sections.editor import editor
 from dsae_core.ui.sections.inspector import inspector
+from dsae_core.ui.sections.seeds import seeded
 from dsae_core.ui.sections.validation import validation
 from dsae_core.ui.state import Shown
 from dsae_core.ui.text import escape_html, escape_markdown
+from dsae_core.ui.view import View
 
 MAX_EDGES, FIRST_EDGES = 200, 40
 _SEEN = "first_chart_seen"
@@ -46,12 +48,15 @@ def page() -> None:
     """Draw the page: settings in the sidebar, then a run under way, then the result on show."""
     theme.apply()
     first_visit = state.request() is None
+    asked_at = threshold_of(st.query_params.to_dict()) if first_visit else None
     with st.sidebar:
         asked = controls.settings()
         _run_button(asked)
         times = st.container()
     if first_visit and asked is not None:
-        state.first_result(asked, shared_queue())
+        is_asked = state.first_result(asked, shared_queue())
+        if is_asked and asked_at is not None:
+            state.show_at(asked_at)
     with st.container():  # one place for what comes and goes: a chart that moves down a place is drawn anew
         if state.job() is not None:
             progress.running()
@@ -90,7 +95,7 @@ def warm() -> None:
 def _run_button(asked: RunRequest | None) -> None:
     waiting = state.job() is not None
     pressed = st.button(
-        "Running" if waiting else "Run discovery",
+        ("Waiting" if progress.waits(state.job()) else "Running") if waiting else "Run discovery",
         type="primary",
         width="stretch",
         disabled=waiting or asked is None,
@@ -102,6 +107,15 @@ def _run_button(asked: RunRequest | None) -> None:
     if pressed and asked is not None:
         state.start(shared_queue(), asked)
         st.rerun()
+    shown = state.shown()
+    if shown is not None and not shown.stored and not waiting and stored_demo() is not None:
+        st.button(
+            "Show the stored demo",
+            type="tertiary",
+            key="show_demo",
+            on_click=state.show_demo,
+            help="Put the result that stands here on a first visit back on the page.",
+        )
 
 
 def _message() -> None:
@@ -139,7 +153,8 @@ def _result(shown: Shown) -> None:
     else:
         chart(
             "Scores",
-            "every head by layer; click one to select it" + ("; outlined: in the circuit" if grid.has_truth else ""),
+            "every head by layer; select one to see its details below"
+            + ("; outlined: in the circuit" if grid.has_truth else ""),
             heatmap(grid, heads, head),
             lambda: heads,
             key="heatmap",
@@ -194,17 +209,16 @@ def _let_the_first_chart_be_drawn() -> None:
 def _dials(shown: Shown) -> tuple[float, int]:
     """The threshold, the number of edges, and beside them the figures that follow from the threshold."""
     view = shown.view
-    slider, edges, numbers = st.columns([5, 3, 7], vertical_alignment="bottom", gap="medium")
+    with st.container(key="dials"):
+        slider, edges, numbers = st.columns([5, 3, 7], vertical_alignment="bottom", gap="medium")
     with slider:
         threshold = st.slider(
             "Threshold",
             0.0,
             max(view.top_score, view.step),
-            view.start,
-            view.step,
-            key=f"{shown.key}_threshold",
-            help="Heads that score this much or more are the predicted circuit. It starts where an "
-            f"estimated {RATE:.0%} of them are ordinary heads.",
+            step=view.step,
+            key=seeded(f"{shown.key}_threshold", view.start),
+            help=_threshold_help(view),
         )
     with edges:
         limit = st.slider(
@@ -218,6 +232,16 @@ def _dials(shown: Shown) -> tuple[float, int]:
     with numbers:
         header.figures(view, threshold)
     return float(threshold), int(limit)
+
+
+def _threshold_help(view: View) -> str:
+    """What the threshold does, and where it starts."""
+    what = "Heads that score this much or more are the predicted circuit."
+    if not view.has_rates:
+        return f"{what} A score is a number of unique codes; it starts where the ranked scores bend."
+    if view.lowest_rate > RATE:
+        return f"{what} It starts where the ranked scores bend, for no threshold leaves but {RATE:.0%} ordinary heads."
+    return f"{what} It starts where an estimated {RATE:.0%} of them are ordinary heads."
 
 
 def _curves(shown: Shown, grid: Grid, heads: pd.DataFrame, threshold: float) -> None:

@@ -35,7 +35,7 @@ _IMPORT, _DELETES = "runs_import", "runs_deletes"
 
 def page() -> None:
     """Draw the page."""
-    theme.apply()
+    theme.apply(sidebar=False)
     runs = library()
     try:
         total = runs.count()

@@ -10,6 +10,8 @@ import streamlit as st
 
 from dsae_core.circuits import Head
 from dsae_core.errors import UserError
+from dsae_core.limits import demo_limits
+from dsae_core.significance import RATE
 from dsae_core.ui import sharing, state
 from dsae_core.ui.charts import curves
 from dsae_core.ui.charts.circuit_graph import circuit_graph
@@ -26,6 +28,11 @@ _MARKS = {TRUE_POSITIVE: "tp", FALSE_POSITIVE: "fp", MISSED: "missed", FOUND: "t
 
 _MIME = {"json": "application/json", "csv": "text/csv", "svg": "image/svg+xml", "png": "image/png"}
 FIRST_EDGES = 40
+INTRODUCTION = (
+    "Which attention heads make the model do it? Each prompt that shows the behaviour, a positive, has a near-copy on "
+    "which it cannot, a negative, and a head scores by how differently it writes on the two. In the demo “{positive}” "
+    "is completed with “{answer}”; “{negative}” is not. About explains every word."
+)
 NEXT = (
     "This demo was computed beforehand. Press Run discovery to compute it here, or first choose another task, or your "
     "own prompts, in the sidebar."
@@ -78,8 +85,9 @@ def _menus(shown: Shown) -> None:
 
 def _share(shown: Shown, threshold: float) -> None:
     if sharing.carries_prompts(shown.request):
-        _menu_title("Link", "opens these settings, and the result where this server keeps it")
-        st.code(sharing.link(st.context.url, shown.request), language=None, wrap_lines=True, height=_code_height(3))
+        _menu_title("Link", _opens(shown.request))
+        link = sharing.link(st.context.url, shown.request, threshold)
+        st.code(link, language=None, wrap_lines=True, height=_code_height(3))
     else:
         _menu_title("Link", "these prompts are too long for one; send the Discovery file, which Runs can import")
     _menu_title("Python", "repeats this run")
@@ -89,6 +97,16 @@ def _share(shown: Shown, threshold: float) -> None:
         st.html(f'<p class="d-note">{escape_html(error)}</p>')
         return
     st.code(snippet, height=_code_height(snippet.count("\n")))
+
+
+def _opens(request: RunRequest) -> str:
+    """What a link to a run does, and what it gives away."""
+    words = "opens these settings" if demo_limits() else "opens these settings, and the result where this server has it"
+    if request.task == CUSTOM:
+        words += "; it contains the prompts"
+    if sharing.is_local(st.context.url):
+        words += ". It works on this computer only: to others send the Discovery file"
+    return words
 
 
 def _code_height(lines: int) -> int:
@@ -196,6 +214,23 @@ def _file(label: str, content: Callable[[], str | bytes], name: str, why: str, *
     )
 
 
+OFF = 0.2
+"""By so much the share of found heads outside a known circuit may exceed the estimated one before the page says so."""
+
+NOISE = 0.5
+"""Where more than this share of the found heads is estimated to be ordinary, none of them stands out."""
+
+
+def introduction(view: View) -> str:
+    """What the tool does, on the first of the prompts on show."""
+    pairs = view.discovery.prompts
+    if pairs is None or not pairs.has_answers:
+        return ""
+    answer, texts = pairs.answer[0], (pairs.positive[0], pairs.negative[0])
+    word = (answer if isinstance(answer, str) else answer[0]).strip()
+    return INTRODUCTION.format(positive=texts[0], negative=texts[1], answer=word)
+
+
 def sentence(view: View, threshold: float) -> str:
     """What was found at a threshold, in plain words."""
     found = int((view.heads["score"] >= threshold).sum())
@@ -208,24 +243,70 @@ def sentence(view: View, threshold: float) -> str:
     start = f"{pairs} {verb} to {found} of {plural(len(view.heads), 'head')}"
     confusion = view.confusion(threshold)
     if confusion is None or view.truth is None:
-        return f"{start}."
-    hits = confusion.true_positives
+        ordinary = view.rate(threshold)
+        if ordinary is None or ordinary <= NOISE:
+            return f"{start}."
+        return f"No head stands out: of the {found} best, an estimated {round(ordinary * found)} are ordinary heads."
     kind = "measured" if view.truth.name == "measured" else f"“{view.truth.name}”"
-    return f"{start}; {hits} of the {len(view.truth)} in the {kind} circuit {'is' if hits == 1 else 'are'} among them."
+    circuit = f"in the {kind} circuit of {len(view.truth)}"
+    hits = confusion.true_positives
+    if found == 1:
+        return f"{start}; it is {'' if hits else 'not '}{circuit}."
+    return f"{start}; {hits or 'none'} of them {'is' if hits < 2 else 'are'} {circuit}."
+
+
+def doubt(view: View, threshold: float) -> str:
+    """Why the heads found at a threshold are not to be taken at their word, "" where nothing speaks against it."""
+    if not view.has_rates:
+        return ""
+    confusion, ordinary = view.confusion(threshold), view.rate(threshold)
+    if confusion is not None and ordinary is not None and 1 - confusion.precision > ordinary + OFF:
+        found = confusion.true_positives + confusion.false_positives
+        return (
+            f"The estimate is off here: {confusion.false_positives} of {plural(found, 'found head')} "
+            f"{'is' if confusion.false_positives == 1 else 'are'} outside the known circuit. Heads may carry a "
+            "difference between the two sides that the answer does not use. Validate the circuit below, or compare "
+            "with attribution patching."
+        )
+    if confusion is None and view.lowest_rate > RATE:
+        return (
+            f"No threshold gets down to an estimated {RATE:.0%} of ordinary heads; it starts where the ranked scores "
+            "bend. More pairs, or negatives closer to their positives, help."
+        )
+    return ""
 
 
 def headline(view: View, threshold: float, *, stored: bool = False) -> None:
-    """The sentence, what it rests on, and under the stored demo what to do next."""
-    notes = [_basis(view), *view.discovery.warnings, *([NEXT] if stored else [])]
-    text = "".join(f'<p class="d-note">{escape_html(note)}</p>' for note in notes)
-    st.html(f'<h1 class="d-headline">{escape_html(sentence(view, threshold))}</h1>{text}')
+    """The sentence, what it rests on, what speaks against it; for the stored demo what it is and what to do next."""
+    notes = [(note, "") for note in (_basis(view), *view.discovery.warnings)]
+    notes += [(doubt(view, threshold), "stale"), (NEXT if stored else "", ""), (_visit(), "")]
+    first = introduction(view) if stored else ""
+    before = f'<p class="d-note first">{escape_html(first)}</p>' if first else ""
+    text = "".join(f'<p class="d-note {kind}">{escape_html(note)}</p>' for note, kind in notes if note)
+    st.html(f'{before}<h1 class="d-headline">{escape_html(sentence(view, threshold))}</h1>{text}')
+
+
+def _visit() -> str:
+    """What a visitor of a public demo should know."""
+    limits = demo_limits()
+    if limits is None:
+        return ""
+    return (
+        f"Public demo: up to {limits.pairs} pairs a run, and runs go when you reload or close this page. Export what "
+        "you want to keep."
+    )
 
 
 def _basis(view: View) -> str:
     if view.evaluation is not None and view.truth is not None:
-        how = "Patching one head at a time measured the circuit" if view.truth.name == "measured" else "It is published"
+        n = plural(len(view.truth), "head")
+        how = (
+            f"Checked against the {n} whose output, swapped for that on the negative, changes the answer by 2 % or more"
+            if view.truth.name == "measured"
+            else f"Checked against {n} of a published circuit"
+        )
         return (
-            f"{how}; the scores never saw it. "
+            f"{how}; the scores do not know them. "
             f"A head of the circuit outscores one outside it {100 * view.evaluation.auc:.0f} % of the time."
         )
     without = "Precision, recall and their curves need a known circuit; scores, graph and codes do not."
@@ -241,8 +322,11 @@ def figures(view: View, threshold: float) -> None:
     values = [("heads found", str(found), "Heads with a score at or above the threshold")]
     estimated = view.rate(threshold)
     if estimated is not None:
-        why = "False discovery rate: share of the found heads that are there by chance, judged by all scores; see About"
-        values.append(("estimated FDR", rate(estimated), why))
+        why = (
+            "Estimated share of the found heads that score as ordinary heads do, judged by all scores and no circuit: "
+            "their false discovery rate"
+        )
+        values.append(("ordinary (est.)", rate(estimated), why))
     confusion, evaluation = view.confusion(threshold), view.evaluation
     if confusion is not None and evaluation is not None:
         values += [
@@ -256,7 +340,7 @@ def figures(view: View, threshold: float) -> None:
             ),
         ]
     blocks = "".join(
-        f'<div class="d-figure" title="{escape_html(why)}"><b>{value}</b><span>{name}</span></div>'
+        f'<div class="d-figure" tabindex="0" data-help="{escape_html(why)}."><b>{value}</b><span>{name}</span></div>'
         for name, value, why in values
     )
     st.html(f'<div class="d-figures">{blocks}</div>')

@@ -134,6 +134,11 @@ def patch_note(view: View, found: PatchEffect, head: Head) -> str:
     return f"This is on the {here} of this result; the {signed(stored, 1)} % above is on {measured_on(view)}."
 
 
+def change_is_none(found: PatchEffect) -> bool:
+    """Whether a head's patching changes the metric by less than is shown of it."""
+    return decimal(found.metric_positive, 2) == decimal(found.metric_patched, 2) and abs(found.effect) < 0.005
+
+
 def patch_sentence(found: PatchEffect, head: Head, metric: str) -> str:
     """What patching did, in plain words, with its interval."""
     name, share = head_name(*head), 100 * found.effect
@@ -144,6 +149,8 @@ def patch_sentence(found: PatchEffect, head: Head, metric: str) -> str:
         interval = "one pair, so no interval"
     elif found.low <= 0 <= found.high:
         interval += ": it includes 0, so this may be chance"
+    if change_is_none(found):
+        return f"Patching {name} changes nothing: the {metric} stays at {decimal(found.metric_positive, 2)}."
     if found.effect < 0:
         return (
             f"With {name} patched the {metric} rises {change}: the head works against the answer, by {-share:.0f} % "

@@ -45,13 +45,13 @@ def running() -> None:
     job = state.job()
     if job is not None:
         bring_into_sight(f"run {job.number}")
-    waits = _waits(job)
-    st.fragment(_running, run_every=_pace(waits))(waits, state.preview() is not None)
+    waiting = waits(job)
+    st.fragment(_running, run_every=_pace(waiting))(waiting, state.preview() is not None)
 
 
-def _pace(waits: bool) -> float:
+def _pace(waiting: bool) -> float:
     """Seconds from one look at a job to the next."""
-    if waits:
+    if waiting:
         return WAITING_SECONDS
     return POLL_SECONDS if demo_limits() is None else VISITOR_SECONDS
 
@@ -62,7 +62,7 @@ def _running(waited: bool, previewed: bool) -> None:
     job = state.job()
     if job is None:
         return
-    if waited and not _waits(job):
+    if waited and not waits(job):
         st.rerun()  # from now on looked at more often
     if not previewed and state.preview() is not None:
         st.rerun()  # the page shows it in the place of the scores
@@ -72,19 +72,19 @@ def _running(waited: bool, previewed: bool) -> None:
 
 def side(name: str, about: Hashable) -> None:
     """A side job under way, drawn where it was asked for; once it ends the whole page is drawn anew."""
-    waits = _waits(state.side_job(name, about))
-    st.fragment(_side, run_every=_pace(waits))(name, about, waits)
+    waiting = waits(state.side_job(name, about))
+    st.fragment(_side, run_every=_pace(waiting))(name, about, waiting)
 
 
 def _side(name: str, about: Hashable, waited: bool) -> None:
     job = state.side_job(name, about)
-    if job is None or job.over or (waited and not _waits(job)):
+    if job is None or job.over or (waited and not waits(job)):
         st.rerun()
     with st.container(border=True):
         _bar(job, shared_queue(), f"cancel_{name}", "End this; what stands on the page stays.")
 
 
-def _waits(job: Job | None) -> bool:
+def waits(job: Job | None) -> bool:
     """Whether other jobs come first."""
     return job is not None and not job.over and shared_queue().look(job) > 0
 

@@ -15,8 +15,12 @@ def prompts_and_codes(view: View, head: Head, key: str) -> None:
     """The table of all prompts."""
     heading(
         f"Prompts and codes of head {head_name(*head)}",
-        "each positive above its negative; unique codes are "
-        + ("those that no negative has" if view.pooled else "shaded: no negative has them at the same position"),
+        "each positive above its negative, what differs underlined; unique codes are "
+        + (
+            "those that no negative has"
+            if view.pooled
+            else "shaded, darker where more active: no negative has them at the same position"
+        ),
         lambda: codes_frame(view, head),
         f"{key}_codes",
     )
@@ -32,7 +36,7 @@ def facts(view: View, head: Head) -> str:
     parts = [
         f"Score {number(float(row['score']))}",
         f"rank {row['rank']} of {len(view.heads)}",
-        plural(int(row["unique_codes"]), "unique code"),
+        plural(int(row["unique_codes"]), "unique code") + ("" if view.pooled else ", counted at every position"),
     ]
     if pd.notna(row["false_discovery_rate"]):
         parts.append(f"false discovery rate {rate(float(row['false_discovery_rate']))}")
@@ -55,7 +59,7 @@ def codes_table(rows: list[PromptRow], *, pooled: bool) -> str:
     """The table as HTML; everything that comes from prompts and tokens is escaped."""
     strongest = max((row.activation for row in rows), default=0.0) or 1.0
     body = "".join(_row(row, strongest, pooled) for row in rows)
-    heads = '<th class="n">Pair</th><th></th><th>Prompt</th><th>Unique codes</th><th class="n">Activation</th>'
+    heads = '<th class="n">Pair</th><th>Side</th><th>Prompt</th><th>Unique codes</th><th class="n">Activation</th>'
     return f'<table class="d-codes"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
 
 

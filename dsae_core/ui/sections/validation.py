@@ -19,6 +19,9 @@ from dsae_core.validation import Shares, Validation
 
 NAME = "validate"
 
+CLEAR = 0.05
+"""By so much a circuit has to keep more than the best of the random ones to be said to do more than chance."""
+
 
 def validation(shown: Shown, threshold: float) -> None:
     """Draw the section for the circuit at a threshold."""
@@ -86,7 +89,8 @@ def _button(shown: Shown, size: int, measured: int | None) -> None:
         disabled=bool(problem) or measured == size or state.side_job(NAME, size) is not None,
         on_click=_start,
         args=(shown, size),
-        help=problem or f"Some 45 forward passes of {probes.VALIDATION_PAIRS} prompts: seconds for a small model.",
+        help=problem
+        or f"Takes seconds to a minute for a small model: some 45 forward passes of {probes.VALIDATION_PAIRS} prompts.",
     )
 
 
@@ -122,10 +126,12 @@ def _null(found: Validation, at: int) -> str:
     if at not in found.random[0].sizes:
         return "Random heads were measured at other sizes, see the charts."
     kept, removed = ([value_at(shares, at, name) for shares in found.random] for name in ("kept", "removed"))
+    chance = value_at(found.found, at, "kept") <= max(kept) + CLEAR
+    verdict = " So this circuit does hardly more than chance." if chance else ""
     heads = f"{at} random heads keep" if at > 1 else "A random head keeps"
     return (
         f"{heads} {percent(sum(kept) / len(kept))} ({percent(min(kept))} to {percent(max(kept))} in {len(kept)} draws) "
-        f"and leave {percent(sum(removed) / len(removed))}."
+        f"and leave {percent(sum(removed) / len(removed))}.{verdict}"
     )
 
 
