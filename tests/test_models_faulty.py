@@ -96,12 +96,6 @@ def ids_beyond_the_vocabulary(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
-def index_beside_the_folder(folder: Path) -> None:
-    (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": "../../nothing.safetensors"}})
-    )
-
-
 @pytest.mark.promise("A damaged model is refused in one sentence, and never scored.")
 @pytest.mark.parametrize(
     ("damage", "message"),
@@ -129,7 +123,6 @@ def index_beside_the_folder(folder: Path) -> None:
         (config(rope_parameters={"rope_type": "default", "rope_theta": float("nan")}), "numbers that are not finite"),
         (config(model_type="gpt2"), "lacks the weights"),
         (ids_beyond_the_vocabulary, "ids up to 4000 and the model embeds only 40"),
-        (index_beside_the_folder, "lacks ../../nothing.safetensors"),
     ],
 )
 def test_a_damaged_folder(folder: Path, damage: Callable[[Path], None], message: str) -> None:
@@ -240,6 +233,7 @@ def pickle_named_safetensors(folder: Path, trace: Path) -> None:
 
 
 def pickle_in_the_index(folder: Path, trace: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Touch(trace)))
     index = {"metadata": {}, "weight_map": {"lm_head.weight": "pytorch_model.bin"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -286,6 +280,139 @@ def test_nothing_of_a_model_is_run(
     arm(folder, trace)
     assert message in refusal(folder)
     assert not trace.exists()
+
+
+def outside(folder: Path, name: str) -> Path:
+    """One of the folder's files, moved out of it."""
+    place = folder.parent / "elsewhere"
+    place.mkdir(exist_ok=True)
+    return (folder / name).rename(place / name)
+
+
+def index_that_leads_out(name: str) -> Callable[[Path], None]:
+    """Sound weights beside the folder, under a name that only its index gives; {} is their folder's path."""
+
+    def lead_out(folder: Path) -> None:
+        weights = outside(folder, "model.safetensors")
+        keys = load_file(weights).keys()
+        save_file({f"unused.{number}": torch.zeros(1) for number in range(9)}, folder / "other.safetensors")
+        index = {"metadata": {}, "weight_map": dict.fromkeys(keys, name.format(weights.parent))}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return lead_out
+
+
+def config_that_names_an_index(folder: Path) -> None:
+    index_that_leads_out("../elsewhere/model.safetensors")(folder)
+    (folder / "model.safetensors.index.json").rename(folder / "its.safetensors.index.json")
+    edit_json(folder / "config.json", transformers_weights="its.safetensors.index.json")
+
+
+def tokenizer_elsewhere(folder: Path) -> None:
+    tokenizer = outside(folder, "tokenizer.json")
+    tokenizer.rename(tokenizer.with_name("tokenizer.1.0.json"))
+    edit_json(folder / "tokenizer_config.json", fast_tokenizer_files=["../elsewhere/tokenizer.1.0.json"])
+
+
+def vocabulary_elsewhere(folder: Path) -> None:
+    tokenizer = json.loads(outside(folder, "tokenizer.json").read_text())
+    vocabulary = folder.parent / "elsewhere" / "vocab.json"
+    vocabulary.write_text(json.dumps(tokenizer["model"]["vocab"]))
+    merges = vocabulary.with_name("merges.txt")
+    merges.write_text("#version: 0.2\n")
+    named = {"vocab": str(vocabulary), "merges": str(merges)}
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", **named)
+
+
+def linked(name: str, *, relative: bool = False) -> Callable[[Path], None]:
+    def link(folder: Path) -> None:
+        target = outside(folder, name)
+        (folder / name).symlink_to(Path("..") / "elsewhere" / name if relative else target)
+
+    return link
+
+
+def linked_chat_template(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "x.jinja").symlink_to("/etc/hostname")
+
+
+def linked_gguf(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    write_gguf(folder / "tiny.gguf")
+    linked("tiny.gguf")(folder)
+
+
+def linked_checkpoint(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    shutil.copytree(Path(__file__).parent / "data" / "hooked_tiny", folder, dirs_exist_ok=True)
+    edit_json(folder / "config.json", default_prepend_bos=False)
+    linked(next(folder.glob("*.pth")).name)(folder)
+
+
+@pytest.mark.promise("Nothing outside a model's folder is read because a file or a link in it says so.")
+@pytest.mark.parametrize(
+    ("lead_out", "message"),
+    [
+        (index_that_leads_out("../elsewhere/model.safetensors"), "names '../elsewhere/model.safetensors', which is no"),
+        (index_that_leads_out("{}/model.safetensors"), "which is no file of the model's folder"),
+        (config_that_names_an_index, "cannot be loaded"),
+        (tokenizer_elsewhere, r"names '../elsewhere/tokenizer\.1\.0\.json', which is no file"),
+        (vocabulary_elsewhere, "names '/.*', which is no file"),
+        (linked("model.safetensors"), r"model\.safetensors is a link to what is outside"),
+        (linked("model.safetensors", relative=True), r"model\.safetensors is a link to what is outside"),
+        (linked("config.json"), r"config\.json is a link to what is outside"),
+        (linked("tokenizer.json"), r"tokenizer\.json is a link to what is outside"),
+        (linked_chat_template, r"x\.jinja is a link to what is outside"),
+        (linked_gguf, r"tiny\.gguf is a link to what is outside"),
+        (linked_checkpoint, r"\.pth is a link to what is outside"),
+    ],
+)
+def test_nothing_outside_the_folder_is_read(folder: Path, lead_out: Callable[[Path], None], message: str) -> None:
+    """Each of these would be a sound model if what the link or the name leads to were read."""
+    lead_out(folder)
+    with pytest.raises(UserError, match=message):
+        load_model(str(folder))
+    refusal(folder)
+
+
+def test_links_that_do_not_lead_out_are_read(folder: Path, tmp_path: Path) -> None:
+    """A link to the folder, links within it, a GGUF file that is named itself, and the hub's cache of links."""
+    digest = load_model(str(folder)).digest
+    (tmp_path / "link").symlink_to(folder)
+    assert load_model(str(tmp_path / "link")).digest == digest
+    (folder / "config.json").rename(folder / "config.1.json")
+    (folder / "config.json").symlink_to("config.1.json")
+    assert load_model(str(folder)).digest == digest
+
+    repository = tmp_path / "models--some--model"
+    snapshot = repository / "snapshots" / "0123abcd"
+    (repository / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        shutil.copy(file, repository / "blobs" / f"{number}")
+        (snapshot / file.name).symlink_to(Path("..") / ".." / "blobs" / f"{number}")
+    assert load_model(str(snapshot)).digest == digest
+    (snapshot / "tokenizer.json").unlink()
+    (snapshot / "tokenizer.json").symlink_to(folder / "tokenizer.json")
+    assert "is a link to what is outside" in refusal(snapshot)
+
+    write_gguf(tmp_path / "tiny.gguf")
+    (tmp_path / "other.gguf").symlink_to(tmp_path / "tiny.gguf")
+    assert load_model(str(tmp_path / "other.gguf")).n_layers == 3
+
+
+def test_the_weights_that_are_read_are_those_that_are_digested(folder: Path) -> None:
+    """An index beside the one file of weights does not count, as transformers passes over it."""
+    digest = load_model(str(folder)).digest
+    tensors = load_file(folder / "model.safetensors")
+    save_file({key: 2 * value for key, value in tensors.items()}, folder / "shard.safetensors", {"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "shard.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    edit_json(folder / "config.json", transformers_weights="shard.safetensors")
+    model = load_model(str(folder))
+    assert model.digest == digest
+    assert torch.equal(model.module.lm_head.weight, tensors["lm_head.weight"])
 
 
 def test_the_trap_works(tmp_path: Path) -> None:

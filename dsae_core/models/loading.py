@@ -15,6 +15,7 @@ from torch import nn
 
 from dsae_core.errors import UserError
 from dsae_core.models.adapter import adapt
+from dsae_core.models.confined import require_confined, require_plain_name
 from dsae_core.models.convert import read_gguf
 from dsae_core.models.digest import weights_digest
 from dsae_core.models.hooked import HUB_NAMES, fetch_hooked, is_hooked, read_hooked, weights_file
@@ -43,8 +44,8 @@ def load_model(
     """Load a known model (`available_models`), a local folder or GGUF file, or a model of the hub.
 
     Only safetensors and GGUF weights are read, and HookedTransformer's .pth files as tensors only; no code that
-    comes with a model is run. A known name, ``attn-only-4l`` among them, goes before a folder of that name, and a
-    folder before the hub; write ``./name`` for the folder.
+    comes with a model is run, and no file outside its folder is read. A known name, ``attn-only-4l`` among them, goes
+    before a folder of that name, and a folder before the hub; write ``./name`` for the folder.
 
     With the device "auto" accelerate spreads the layers over the GPUs that are there, then the CPU's memory, then the
     disk; a mapping from modules to devices (accelerate's `device_map`) says itself where each goes.
@@ -141,6 +142,7 @@ def _find(name: str, progress: Progress | None) -> Path:
 
 def _inside(folder: Path) -> Path:
     """The folder itself if its weights are safetensors or a HookedTransformer's, or the one GGUF file in it."""
+    require_confined(folder)
     if (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} holds an adapter, not a model; merge it into its base model and save that.")
     if is_hooked(folder) or any(folder.glob("*.safetensors")):
@@ -164,14 +166,17 @@ def _weight_files(path: Path) -> list[Path]:
         return [path]
     if is_hooked(path):
         return [weights_file(path)]
-    index = path / "model.safetensors.index.json"
+    single, index = path / "model.safetensors", path / "model.safetensors.index.json"
+    if single.is_file():  # transformers reads this one where there are both
+        return [single]
     if not index.is_file():
-        single = path / "model.safetensors"
-        return [single] if single.is_file() else sorted(path.glob("*.safetensors"))
+        return sorted(path.glob("*.safetensors"))
     try:
         names = set(json.loads(index.read_text())["weight_map"].values())
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{index} is damaged; fetch the model again.") from error
+    for name in names:
+        require_plain_name(str(name), index)
     missing = sorted(name for name in names if not (path / name).is_file())
     if missing:
         raise UserError(f"{path} lacks {missing[0]}, which its index names; fetch the model again.")
@@ -204,6 +209,7 @@ def _read(
     if any(getattr(part, "quantization_config", None) for part in (config, config.get_text_config())):
         raise UserError(f"{name} has quantised weights; use the model they were made from, or its GGUF file.")
     _check_layers(config.get_text_config(), len(sizes), name)
+    config.transformers_weights = None  # a config may name other weights than those that are sized and digested here
     config._experts_implementation = None  # a config may name one that would be downloaded, like an attention
     tokenizer = _tokenizer_reader(path).from_pretrained(path, trust_remote_code=False, local_files_only=True)
     auto: Any = AutoModelForCausalLM
