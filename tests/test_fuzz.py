@@ -20,6 +20,7 @@ from fuzz.target import Target, complaint
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 1.0
+GUIDED_INPUTS = 1500
 
 
 @pytest.mark.promise(
@@ -62,9 +63,10 @@ def test_what_is_slow_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python")
-def test_the_guided_search_runs_and_counts(tmp_path: Path) -> None:
-    outcome = fuzz_target("prompts_csv", 300, 1, tmp_path)
-    assert (outcome.inputs, outcome.findings) == (300, {})
+@pytest.mark.parametrize("name", NAMES)
+def test_the_guided_search_finds_nothing(name: str, tmp_path: Path) -> None:
+    outcome = fuzz_target(name, GUIDED_INPUTS, 1, tmp_path)
+    assert (outcome.inputs, outcome.findings) == (GUIDED_INPUTS, {})
 
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python")
