@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -180,6 +181,27 @@ def _damaged(data: bytes, random: Random) -> bytes:
 def test_a_gguf_file_cut_short(keep: int, sound: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.gguf").write_bytes((sound / "tiny.gguf").read_bytes()[:keep])
     assert "cannot be loaded" in refusal(tmp_path / "tiny.gguf")
+
+
+@pytest.mark.promise("A damaged model is refused in one sentence, and never scored.")
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"spoilt": ("model.layers.1.mlp.up_proj.weight", float("nan"))}, r"not numbers .* in model\.layers\.1\.mlp"),
+        ({"spoilt": ("model.embed_tokens.weight", float("inf"))}, r"not numbers .* in model\.embed_tokens"),
+        ({"heads": 0, "key_value_heads": 0}, "cannot be loaded"),
+        ({"heads": 3, "key_value_heads": 3}, "cannot be loaded"),
+        ({"heads": 5}, "cannot be loaded"),
+        ({"heads": 2**31}, "cannot be loaded"),
+        ({"key_value_heads": 0}, "cannot be loaded"),
+        ({"key_value_heads": 2}, "cannot be loaded"),
+        ({"key_value_heads": 3}, "cannot be loaded"),
+        ({"key_value_heads": 8}, "cannot be loaded"),
+    ],
+)
+def test_a_damaged_gguf_file(damage: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", **damage)
+    assert re.search(message, refusal(tmp_path / "tiny.gguf"))
 
 
 @pytest.mark.parametrize(

@@ -285,8 +285,13 @@ def test_a_hub_model_is_its_snapshot(folder: Path, monkeypatch: pytest.MonkeyPat
 # --- GGUF --------------------------------------------------------------------------------------------------
 
 
-def write_gguf(path: Path) -> None:
-    """A tiny Llama in GGUF whose tokens are the letters of the prompt."""
+def write_gguf(
+    path: Path, *, heads: int = 4, key_value_heads: int = 4, spoilt: tuple[str, float] | None = None
+) -> None:
+    """A tiny Llama in GGUF whose tokens are the letters of the prompt.
+
+    heads and key_value_heads are what its metadata says, and the weight that `spoilt` names begins with that number.
+    """
     module, writer = tiny_module("llama", tie_word_embeddings=True), gguf.GGUFWriter(path, "llama")
     config = module.config
     writer.add_name("tiny")
@@ -294,8 +299,8 @@ def write_gguf(path: Path) -> None:
     writer.add_context_length(64)
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_attention_heads)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(40)
@@ -309,7 +314,10 @@ def write_gguf(path: Path) -> None:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for name, weight in module.named_parameters():
         stem = names.get_name(name.removesuffix(".weight"))
-        writer.add_tensor(f"{stem}.weight", weight.detach().numpy().astype(np.float32))
+        values = weight.detach().numpy().astype(np.float32)
+        if spoilt is not None and spoilt[0] == name:
+            values.flat[0] = spoilt[1]
+        writer.add_tensor(f"{stem}.weight", values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
