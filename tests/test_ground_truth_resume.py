@@ -252,6 +252,65 @@ def test_several_go_into_a_folder_and_finished_ones_are_kept(
     assert len(done) == 6
 
 
+KILLED_AMONG_SEVERAL = '''
+"""Run the command and kill it, as kill -9 does, at the end of its n-th pass; each pass is written down."""
+import os, pathlib, signal, sys
+import torch
+from dsae_core import cli, patching_record
+
+torch.set_num_threads(1)
+log, last = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+real = patching_record.PatchingRecord.put
+
+def put(self, name, losses):
+    real(self, name, losses)
+    with log.open("a") as file:
+        file.write(f"{name}\\n")
+    if len(log.read_text().splitlines()) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+patching_record.PatchingRecord.put = put
+sys.argv = ["dsae", "ground-truth", *sys.argv[3:]]
+cli.main()
+'''
+
+
+@pytest.mark.promise("A measurement of a circuit that is killed again and again ends as one that was let run.")
+def test_a_kill_among_several_models_and_tasks(run: Run, small: str, tmp_path: Path) -> None:
+    """Killed in the second model's pass: the first one's file stays, and only what is missing is measured."""
+    second, whole, out = str(save_model(tmp_path / "second", seed=1)), tmp_path / "whole", tmp_path / "out"
+    command = ["--models", f"{small},{second}", "--tasks", "ioi,successor", "--examples", "4", "--out"]
+    log = tmp_path / "passes.log"
+    log.touch()
+
+    def killed_after(last: int, folder: Path) -> int:
+        log.write_text("")
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED_AMONG_SEVERAL, str(log), str(last), *command, str(folder)],
+            capture_output=True,
+            check=False,
+        )
+        return done.returncode
+
+    assert killed_after(0, whole) == 2  # let run; neither model does the other task
+    passes = log.read_text().splitlines()
+    files = sorted(whole.iterdir())
+    assert len(files) == 2
+    first = next(path.name for path in files if "second" not in path.name)
+
+    assert killed_after(5, out) == -9  # after the first model's four passes and one of the second's
+    left = {path.name: path.read_text() for path in out.iterdir()}
+    assert sorted(left) == sorted([first, *(f"{path.name}.partial" for path in files if path.name != first)])
+    assert log.read_text().splitlines() == passes[:5]
+
+    assert killed_after(0, out) == 2
+    assert log.read_text().splitlines() == passes[5:]
+    assert [path.name for path in sorted(out.iterdir())] == [path.name for path in files]
+    assert (out / first).read_text() == left[first]  # its date too: not measured again
+    for path in files:
+        assert without_date(out / path.name) == without_date(path)
+
+
 def test_what_cannot_be_written_is_refused_at_once(run: Run, small: str, tmp_path: Path) -> None:
     for arguments, message in (
         (["--task", "ioi", "--models", f"{small},other"], "name one with --out"),
