@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import resource
@@ -155,6 +156,37 @@ def without_space(work: Work, n_bytes: int) -> None:
         work()
 
     assert run(limited) == 0
+
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+CHANGING = {f"os.{name}" for name in ("mkdir", "rmdir", "rename", "remove", "chmod", "truncate", "link", "symlink")}
+
+
+def read_only(work: Work, folder: Path) -> None:
+    """Do the work in a copy of this process for which a folder is on a file system that is mounted read-only.
+
+    Whoever runs it: permissions would not bind root. What libraries of other languages write is not noticed.
+    """
+    inside = os.path.realpath(folder)
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and arguments[2] & WRITING:
+            paths = arguments[:1]
+        elif event in CHANGING:
+            paths = arguments[:2]
+        else:
+            return
+        for path in paths:
+            if isinstance(path, str | bytes | os.PathLike):
+                name = os.path.realpath(os.fsdecode(path))
+                if name == inside or name.startswith(inside + os.sep):
+                    raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
+
+    def mounted() -> None:
+        sys.addaudithook(refuse)  # for good: this copy ends with the work
+        work()
+
+    assert run(mounted) == 0
 
 
 def without_memory(work: Work, n_bytes: int) -> None:

