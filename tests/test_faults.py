@@ -21,6 +21,7 @@ from streamlit.testing.v1 import AppTest
 from test_faults_kill import discovery, tiny_wheel  # noqa: F401
 from test_models import tiny_module, tiny_tokenizer
 
+from dsae_core import discovery as discovery_module
 from dsae_core import looking
 from dsae_core.discovery import discover, discover_from_activations
 from dsae_core.errors import UserError
@@ -483,6 +484,42 @@ def test_a_gpu_that_fails_in_mid_run(
     assert len(found.warnings) == 1
     assert "\n" not in found.warnings[0]
     assert found.provenance["model_digest"] == expected.provenance["model_digest"]
+
+
+@pytest.mark.promise("Where a GPU is lost or out of memory in mid-run, the run ends on the CPU with the same scores.")
+@pytest.mark.parametrize("failure", FAILURES, ids=["full", "lost", "no cuBLAS"])
+@pytest.mark.parametrize(
+    ("method", "operator"),
+    [
+        ("positional", "train_per_head"),
+        ("positional", "encode_codes"),
+        ("positional", "code_contrast"),
+        ("paper", "train_shared"),
+        ("paper", "encode_codes"),
+        ("paper", "unique_scores"),
+    ],
+)
+def test_a_gpu_that_fails_in_an_operator(
+    failure: Exception, method: str, operator: str, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forward passes went well, and what they gave is lost with the device."""
+    model, pairs = load_model(str(saved)), long_pairs(3, 8)
+    expected = discover(model, pairs, method=method, epochs=3)
+    real, calls = getattr(discovery_module, operator), []
+
+    def fail(*args: Any, **options: Any) -> Any:
+        calls.append(operator)
+        if len(calls) == 1:
+            as_if_on_gpu(model, monkeypatch)  # not before: there is none that the forward passes could be done on
+            raise failure
+        return real(*args, **options)
+
+    monkeypatch.setattr(discovery_module, operator, fail)
+    with pytest.warns(UserWarning, match=r"The device cuda failed \(CUDA .*\)\. The model ran on the CPU\."):
+        found = discover(model, pairs, method=method, epochs=3)
+    assert len(calls) == 2
+    assert torch.equal(found.node_scores, expected.node_scores)
+    assert torch.equal(found.pair_scores, expected.pair_scores)
 
 
 def test_a_model_that_cannot_be_loaded_again_is_moved(
