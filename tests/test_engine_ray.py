@@ -242,6 +242,73 @@ def test_jobs_that_fail_three_times_are_reported_and_no_others_are_lost(tmp_path
     assert any("the loading of broken" in note for note in given_up)
 
 
+COUNTING = '''
+"""Jobs on two models at a cluster that is there already; every load is written down."""
+import os, pathlib, sys
+from dsae_core.engines.cluster import Placement, ray_pool
+from dsae_core.engines.pool import Done, Job
+from dsae_core.engines.worker import Worker
+
+class Counting(Worker):
+    def load(self, name):
+        with open(sys_argv[1], "a") as file:
+            file.write(f"{os.getpid()} {pathlib.Path(name).name}\\n")
+        return super().load(name)
+    def heads(self, number):
+        return number, self._held().name, os.getpid()
+
+sys_argv = sys.argv
+models, place = sys_argv[3:], Placement(address=sys_argv[2], workers=2)
+with ray_pool(Counting, {"device": "cpu", "threads": 1}, place, notice=print) as pool:
+    pool.submit(Job(m, "heads", {"number": n}, label=f"{m} {n}") for n in range(6) for m in models)
+    for end in pool.results():
+        assert isinstance(end, Done), end
+        if end.job.call == "load":
+            continue
+        number, name, process = end.value
+        assert end.job.label == f"{name} {number}"
+        print("done", pathlib.Path(name).name, process)
+'''
+
+
+@contextlib.contextmanager
+def head_of_a_cluster(folder: Path) -> Iterator[str]:
+    """The address of a cluster of this machine alone, which other processes join."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
+    command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false"]
+    with (folder / "head.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as head:
+        try:
+            deadline = time.monotonic() + 120
+            while "Ray runtime started" not in (folder / "head.log").read_text():
+                assert head.poll() is None, (folder / "head.log").read_text()
+                assert time.monotonic() < deadline, (folder / "head.log").read_text()
+                time.sleep(0.2)
+            yield f"127.0.0.1:{port}"
+        finally:
+            everybody = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
+            head.terminate()
+            for process in psutil.wait_procs(everybody, timeout=10)[1]:
+                process.kill()
+
+
+def test_a_worker_of_a_running_cluster_loads_each_model_once(truth: Circuit, tmp_path: Path) -> None:
+    second, log = save_model(tmp_path / "second", seed=1), tmp_path / "loads.log"
+    models = [truth.model, str(second)]
+    with head_of_a_cluster(tmp_path) as address:
+        done = subprocess.run(
+            [sys.executable, "-c", COUNTING, str(log), address, *models], text=True, capture_output=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    ended = [line.split() for line in done.stdout.splitlines() if line.startswith("done ")]
+    assert len(ended) == 12
+    loads = log.read_text().splitlines()
+    assert len(loads) == len(set(loads)), "a worker loaded a model again"
+    assert {load.split()[1] for load in loads} == {"model", "second"}
+    assert {load.split()[0] for load in loads} >= {process for _, _, process in ended}
+
+
 # --- what cannot be done -------------------------------------------------------------------------------------
 
 
