@@ -20,7 +20,16 @@ from safetensors.torch import load_file, save_file
 from test_models import tiny_module, tiny_tokenizer
 
 from dsae_core.errors import UserError
-from dsae_core.models import available_models, fetch_model, last_logits, load_model, registry, tokenize, wheel
+from dsae_core.models import (
+    available_models,
+    fetch_model,
+    last_logits,
+    load_model,
+    registry,
+    stored_tokenizer,
+    tokenize,
+    wheel,
+)
 
 PROMPT = "When Mary and John went to the store"
 
@@ -346,6 +355,56 @@ def test_a_broken_gguf_file(tmp_path: Path) -> None:
 
 
 # --- models known by name ----------------------------------------------------------------------------------
+
+
+# --- the tokenizer alone -----------------------------------------------------------------------------------
+
+
+def test_the_tokenizer_alone_cuts_as_the_model_does(folder: Path, tiny_gguf: Path) -> None:
+    for path in (folder, tiny_gguf):
+        model, alone = load_model(str(path)), stored_tokenizer(str(path))
+        assert alone is not None
+        assert tokenize(alone, [PROMPT]).tokens == tokenize(model, [PROMPT]).tokens
+        assert alone.positions == model.positions
+        with pytest.raises(UserError, match=f"more than the {model.positions} allowed"):
+            tokenize(alone, ["a " * 2000])
+
+
+def test_no_weights_are_read_and_no_code_is_run_for_a_tokenizer(folder: Path) -> None:
+    for file in folder.glob("*.safetensors"):
+        file.write_bytes(b"")
+    assert stored_tokenizer(str(folder)) is not None
+    edit_json(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.Config"})
+    with pytest.raises(UserError, match="code of its own"):
+        stored_tokenizer(str(folder))
+
+
+def test_a_damaged_tokenizer_is_a_sentence(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        stored_tokenizer(str(folder))
+
+
+def test_no_tokenizer_is_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def snapshot(name: str, **options: Any) -> str:
+        asked.append(options)
+        if name != "somebody/tiny":
+            raise hub_errors.LocalEntryNotFoundError("not here")
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert stored_tokenizer("smollm2-135m") is None
+    assert stored_tokenizer("nobody/none") is None
+    assert stored_tokenizer("somebody/tiny") is not None
+    for file in folder.glob("*token*"):
+        file.unlink()
+    sizes = {"n_layers": 1, "d_model": 8, "n_ctx": 16, "tokenizer_name": "nobody/none"}
+    (folder / "config.json").write_text(json.dumps(sizes))  # a HookedTransformer's, which names another tokenizer
+    with pytest.raises(UserError, match="could not be downloaded"):
+        stored_tokenizer("somebody/tiny")
+    assert [options["local_files_only"] for options in asked] == [True] * 4
 
 
 @pytest.fixture

@@ -136,6 +136,8 @@ def test_no_other_model_is_loaded(name: str, demo: Limits, monkeypatch: pytest.M
     for ask in work:
         with pytest.raises(UserError, match="runs smollm2-135m only"):
             ask(no_report)
+    monkeypatch.setattr(runs, "stored_tokenizer", loaded.append)
+    assert runs.tokenizer_at_hand(name).over
     assert loaded == []
     with pytest.raises(UserError, match="loaded"):  # what is on the list gets there
         runs.discovery_work(RunRequest())(no_report)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import streamlit as st
 import torch
+from saved_model import save_model
 from streamlit.testing.v1 import AppTest
 from test_ui_view import small_discovery, small_truth
 
@@ -592,6 +593,50 @@ def test_own_prompts_stay_while_another_task_is_chosen(app: AppTest) -> None:
     app.selectbox(key="set_task").select("custom").run()
     assert len(app.session_state["draft_now"]) == 2
     assert not run_button(app).disabled
+
+
+def own_prompts(page: AppTest, model: str) -> AppTest:
+    """The page with the example's two pairs in the editor, for a model that is not loaded."""
+    page.query_params["task"], page.query_params["model"] = "custom", model
+    page.run()
+    page.button(key="example").click().run()
+    assert runs.model_at_hand(model) is None
+    return page
+
+
+def test_own_prompts_are_cut_into_tokens_before_the_model_is_loaded(app: AppTest, tmp_path: Path) -> None:
+    folder = str(save_model(tmp_path / "model"))
+    own_prompts(app, folder)
+    end = time.monotonic() + 60
+    while "Reading how the model cuts" in html(app):  # the first one reads a library, too
+        assert time.monotonic() < end, "the tokenizer did not come"
+        time.sleep(0.1)
+        app.run()
+    assert "All 2 rows align token by token" in html(app)
+    assert html(app).count("d-chip differs") == 4
+    assert "shows here once it is loaded" not in html(app)
+    assert runs.model_at_hand(folder) is None
+
+
+def test_a_model_that_is_not_here_shows_its_tokens_once_it_is_loaded(
+    app: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "stored_tokenizer", lambda name: None)
+    own_prompts(app, "nobody/none")
+    assert "shows here once it is loaded" in html(app)
+
+
+def test_a_tokenizer_that_takes_long_does_not_hold_up_the_page(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+    monkeypatch.setattr(runs, "stored_tokenizer", lambda name: let_go.wait(60) and None)
+    start = time.monotonic()
+    own_prompts(app, "slow/one")
+    assert time.monotonic() - start < 20
+    assert "Reading how the model cuts prompts into tokens." in html(app)
+    let_go.set()
+    time.sleep(0.2)
+    app.run()
+    assert "shows here once it is loaded" in html(app)
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])

@@ -10,8 +10,8 @@ from dsae_core.models.collect import (
     last_logits,
     tokenize,
 )
-from dsae_core.models.language_model import HeadSite, LanguageModel
-from dsae_core.models.loading import load_model
+from dsae_core.models.language_model import HeadSite, LanguageModel, ModelTokenizer
+from dsae_core.models.loading import load_model, stored_tokenizer
 from dsae_core.models.registry import ModelInfo, available_models, fetch_model
 from dsae_core.models.resume import record_block_outputs, resume_at
 
@@ -20,6 +20,7 @@ __all__ = [
     "HeadSite",
     "LanguageModel",
     "ModelInfo",
+    "ModelTokenizer",
     "Routes",
     "TokenBatch",
     "adapt",
@@ -32,5 +33,6 @@ __all__ = [
     "output_weights",
     "record_block_outputs",
     "resume_at",
+    "stored_tokenizer",
     "tokenize",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dsae_core.errors import UserError
 from dsae_core.models.adapter import block_input, fit_inverse_rms, run_module
 from dsae_core.models.attention import observe_attention
-from dsae_core.models.language_model import HeadSite, LanguageModel, Progress
+from dsae_core.models.language_model import HeadSite, LanguageModel, ModelTokenizer, Progress
 from dsae_core.models.memory import FORWARD_PROMPTS, available_memory, require_memory
 from dsae_core.models.token_text import token_text
 
@@ -58,12 +58,16 @@ class Routes:
 
 
 def tokenize(
-    model: LanguageModel, prompts: Sequence[str], *, max_tokens: int = 1024, names: Sequence[str] | None = None
+    model: LanguageModel | ModelTokenizer,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int = 1024,
+    names: Sequence[str] | None = None,
 ) -> TokenBatch:
     """Tokenise prompts as the model's tokenizer does by default (with its start token, where it has one).
 
     Args:
-        model: the model.
+        model: the model, or its tokenizer alone.
         prompts: E texts.
         max_tokens: more tokens than this, or than the model has positions, are refused.
         names: what to call each prompt in an error; "Row 1" and so on where not given.
@@ -80,8 +84,7 @@ def tokenize(
         if not prompt.strip():
             raise UserError(f"{name}: the prompt is empty; write some text or take the row out.")
     encoded: list[list[int]] = model.tokenizer(list(prompts), padding=False, verbose=False)["input_ids"]
-    positions = getattr(model.module.config.get_text_config(), "max_position_embeddings", None)
-    limit = min(max_tokens, positions or max_tokens)
+    limit = min(max_tokens, model.positions or max_tokens)
     for name, ids in zip(names, encoded, strict=True):
         if not ids:
             raise UserError(f"{name}: the prompt has no tokens for this model.")
@@ -90,7 +93,7 @@ def tokenize(
     return _pad_left(model, encoded)
 
 
-def _pad_left(model: LanguageModel, encoded: list[list[int]]) -> TokenBatch:
+def _pad_left(model: LanguageModel | ModelTokenizer, encoded: list[list[int]]) -> TokenBatch:
     length = max(map(len, encoded))
     ids = torch.zeros(len(encoded), length, dtype=torch.long)
     mask = torch.zeros(len(encoded), length, dtype=torch.bool)

@@ -15,7 +15,7 @@ from dsae_core.models.language_model import Progress
 from dsae_core.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -32,6 +32,14 @@ def read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
     )
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     return module, tokenizer
+
+
+def read_gguf_tokenizer(path: Path) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    """A GGUF file's config and tokenizer, without its weights."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    options: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False, "local_files_only": True}
+    return AutoConfig.from_pretrained(path.parent, **options), AutoTokenizer.from_pretrained(path.parent, **options)
 
 
 def convert_gguf(gguf: Path, folder: Path, progress: Progress | None = None) -> None:

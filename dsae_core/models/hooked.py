@@ -49,7 +49,7 @@ def read_hooked(
     layout = tuple(_layout(config))
     n_weights = sum(math.prod(weight.shape) for weight in layout)
     require_memory(n_weights * dtype.itemsize, device, f"The weights of {name}", "Choose a smaller dtype.")
-    tokenizer = _read_tokenizer(folder, options, name)
+    tokenizer = read_tokenizer(folder, options, name)
     weights = _convert(_read_tensors(weights_file(folder)), layout, name)
     with torch.device("meta"):  # takes no memory, as every weight is replaced
         module = HookedModule(config)
@@ -93,11 +93,18 @@ def fetch_hooked(name: str) -> Path:
     return _download(name, (*WANTED, "*final.pth"), f"{name} could not be downloaded")
 
 
-def _download(name: str, patterns: Sequence[str], failure: str) -> Path:
+def _download(name: str, patterns: Sequence[str], failure: str, *, local_files_only: bool = False) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=list(UNWANTED)))
+        return Path(
+            snapshot_download(
+                name,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(UNWANTED),
+                local_files_only=local_files_only,
+            )
+        )
     except (OSError, ValueError) as error:  # ValueError where it is no possible name
         raise UserError(f"{failure} ({first_line(error)}).") from error
 
@@ -313,7 +320,14 @@ def _convert(state: Mapping[str, Tensor], layout: Sequence[_Weight], name: str) 
 # --- tokenizer ---------------------------------------------------------------------------------------------
 
 
-def _read_tokenizer(folder: Path, options: Mapping[str, Any], name: str) -> PreTrainedTokenizerBase:
+def read_tokenizer(
+    folder: Path, options: Mapping[str, Any], name: str, *, fetch: bool = True
+) -> PreTrainedTokenizerBase:
+    """The folder's own tokenizer, or the config's ``tokenizer_name`` from the hub, or from its cache unless `fetch`.
+
+    Raises:
+        UserError: there is none.
+    """
     from transformers import AutoTokenizer, PretrainedConfig
 
     # AutoTokenizer looks for the tokenizer's class in config.json too, and cannot read a HookedTransformer's.
@@ -323,7 +337,7 @@ def _read_tokenizer(folder: Path, options: Mapping[str, Any], name: str) -> PreT
         if not isinstance(source, str):
             raise UserError(f"{name} has no tokenizer; put its tokenizer.json into {folder}.")
         failure = f"{name} has no tokenizer of its own, and {source}, which its config names, could not be downloaded"
-        folder = _download(source, TOKENIZER_FILES, failure)
+        folder = _download(source, TOKENIZER_FILES, failure, local_files_only=not fetch)
         config = None if (folder / "config.json").is_file() else config
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         folder, config=config, trust_remote_code=False, local_files_only=True

@@ -70,6 +70,16 @@ def fetch_snapshot(name: str, progress: Progress | None = None) -> Path:
         ) from error
 
 
+def stored_snapshot(name: str) -> Path | None:
+    """The local folder of a hub model in the hub's cache, None where it is not there; the hub is not asked."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):  # ValueError where it is no possible name; that nothing is there is both
+        return None
+
+
 def _hub_answers(name: str) -> bool:
     """Whether the hub says anything about a model within HUB_SECONDS, if only that there is none."""
     from huggingface_hub import HfApi

@@ -61,6 +61,25 @@ class LanguageModel:
         """Heads in all layers together."""
         return self.n_layers * self.n_heads
 
+    @property
+    def positions(self) -> int | None:
+        """The most tokens that it reads, None where its config does not say."""
+        return positions(self.module.config)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelTokenizer:
+    """A model's tokenizer without the model: enough to see how it cuts prompts."""
+
+    tokenizer: PreTrainedTokenizerBase
+    positions: int | None  # the most tokens that the model reads, None where its config does not say
+
+
+def positions(config: Any) -> int | None:
+    """The most tokens that a model of this config reads, None where it does not say."""
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
+
 
 def input_device(module: PreTrainedModel) -> torch.device:
     """Where token ids must be put: where the embedding is, or is brought when it is needed."""

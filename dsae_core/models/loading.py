@@ -16,14 +16,21 @@ from torch import nn
 from dsae_core.errors import UserError
 from dsae_core.models.adapter import adapt
 from dsae_core.models.confined import require_confined, require_plain_name
-from dsae_core.models.convert import read_gguf
+from dsae_core.models.convert import read_gguf, read_gguf_tokenizer
 from dsae_core.models.digest import weights_digest
-from dsae_core.models.hooked import HUB_NAMES, fetch_hooked, is_hooked, read_hooked, weights_file
-from dsae_core.models.hub import fetch_snapshot, first_line
-from dsae_core.models.language_model import LanguageModel, Progress, embedding_weight, weights_present
+from dsae_core.models.hooked import HUB_NAMES, fetch_hooked, is_hooked, read_hooked, read_tokenizer, weights_file
+from dsae_core.models.hub import fetch_snapshot, first_line, stored_snapshot
+from dsae_core.models.language_model import (
+    LanguageModel,
+    ModelTokenizer,
+    Progress,
+    embedding_weight,
+    positions,
+    weights_present,
+)
 from dsae_core.models.memory import TooLittleMemoryError, is_device_failure, require_memory
 from dsae_core.models.quiet import quiet_transformers
-from dsae_core.models.registry import KNOWN_MODELS, fetch_model
+from dsae_core.models.registry import KNOWN_MODELS, fetch_model, stored_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,6 +75,24 @@ def load_model(
             raise
         note = f"{device_failed('cuda' if spread else target, error)} {name_or_path} was loaded on the CPU."
     return replace(_load(name_or_path, torch.device("cpu"), dtype, progress), notes=(note,))
+
+
+def stored_tokenizer(name_or_path: str) -> ModelTokenizer | None:
+    """The tokenizer that load_model would read, from files on this machine; None where the model is not here.
+
+    Nothing is fetched, no weights are read, and no code that comes with a model is run.
+
+    Raises:
+        UserError: The files are damaged, or of a kind that load_model refuses.
+    """
+    if name_or_path in KNOWN_MODELS:
+        path = stored_model(name_or_path)
+    elif (path := _named_path(name_or_path)) is None:
+        path = stored_snapshot(HUB_NAMES.get(name_or_path, name_or_path))
+    if path is None:
+        return None
+    with _read_errors(name_or_path, "fetch it"):
+        return _read_tokenizer(_inside(path) if path.is_dir() else path, name_or_path)
 
 
 def device_failed(device: torch.device | str, error: Exception) -> str:
@@ -117,7 +142,18 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 def _find(name: str, progress: Progress | None) -> Path:
-    """The folder or GGUF file that a name which is not a known model's stands for."""
+    """The folder or GGUF file that a name which is not a known model's stands for, fetched where it is the hub's."""
+    if (path := _named_path(name)) is not None:
+        return path
+    name = HUB_NAMES.get(name, name)
+    folder = fetch_snapshot(name, progress)
+    if is_hooked(folder) and not any(folder.glob("*.safetensors")):
+        folder = fetch_hooked(name)
+    return _inside(folder)
+
+
+def _named_path(name: str) -> Path | None:
+    """The local folder or GGUF file that a name stands for, None where it can only be one of the hub."""
     if not name.strip():
         raise UserError("The model has no name; give a known name, a folder, a GGUF file or a name of the hub.")
     name = HUB_NAMES.get(name, name)
@@ -134,10 +170,7 @@ def _find(name: str, progress: Progress | None) -> Path:
         return path
     if name.startswith(("/", "./", "../", "~")) or name.count("/") > 1:
         raise UserError(f"There is no folder or file {path}; check the path, or give a model's name.")
-    folder = fetch_snapshot(name, progress)
-    if is_hooked(folder) and not any(folder.glob("*.safetensors")):
-        folder = fetch_hooked(name)
-    return _inside(folder)
+    return None
 
 
 def _inside(folder: Path) -> Path:
@@ -230,6 +263,22 @@ def _read(
         raise UserError(f"{name} lacks the weights {sorted(report['missing_keys'])[0]}; fetch the model again.")
     _check_surplus(module, report["unexpected_keys"], name)
     return module, tokenizer
+
+
+def _read_tokenizer(path: Path, name: str) -> ModelTokenizer:
+    """The tokenizer in a folder or a GGUF file, and how many tokens the config beside it allows."""
+    from transformers import AutoConfig
+
+    if path.is_file():
+        config, tokenizer = read_gguf_tokenizer(path)
+        return ModelTokenizer(tokenizer, positions(config))
+    if is_hooked(path):
+        options = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return ModelTokenizer(read_tokenizer(path, options, name, fetch=False), options.get("n_ctx"))
+    _refuse_own_code(path, name)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    tokenizer = _tokenizer_reader(path).from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    return ModelTokenizer(tokenizer, positions(config))
 
 
 def _weight_sizes(file: Path) -> list[int]:

@@ -86,6 +86,12 @@ def _model_path(model: KnownModel) -> Path:
     return cache_dir() / "models" / f"{model.name}-{model.gguf_sha256[:8]}"
 
 
+def stored_model(name: str) -> Path | None:
+    """The folder of a known model, None where it was not fetched or no model has this name."""
+    path = _model_path(KNOWN_MODELS[name]) if name in KNOWN_MODELS else None
+    return path if path is not None and path.is_dir() else None
+
+
 def fetch_model(name: str, progress: Progress | None = None) -> Path:
     """The folder of a known model's safetensors weights and tokenizer; fetches and converts it the first time.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from dsae_core.errors import UserError
-from dsae_core.models import LanguageModel, tokenize
+from dsae_core.models import LanguageModel, ModelTokenizer, tokenize
 from dsae_core.tasks.vocabulary import continuation_ids
 from dsae_core.ui.drafts import Row
 
@@ -39,7 +39,7 @@ class AlignedRow:
     notes: tuple[str, ...]
 
 
-def align(model: LanguageModel, row: Row) -> AlignedRow:
+def align(model: LanguageModel | ModelTokenizer, row: Row) -> AlignedRow:
     """Tokenise a row's prompts and compare them."""
     try:
         positive, negative = (_tokens(model, text) for text in (row.positive, row.negative))
@@ -59,7 +59,7 @@ def align(model: LanguageModel, row: Row) -> AlignedRow:
     return AlignedRow(row.number, sides[0], sides[1], _problem(positive, negative), tuple(notes))
 
 
-def _tokens(model: LanguageModel, text: str) -> list[str]:
+def _tokens(model: LanguageModel | ModelTokenizer, text: str) -> list[str]:
     return list(tokenize(model, [text]).tokens[0]) if text else []
 
 
@@ -81,7 +81,7 @@ def _differing(positive: Sequence[str], negative: Sequence[str]) -> tuple[set[in
     return {t for e in changed for t in range(e[1], e[2])}, {t for e in changed for t in range(e[3], e[4])}
 
 
-def _answer_note(model: LanguageModel, prompt: str, text: str, name: str) -> str:
+def _answer_note(model: LanguageModel | ModelTokenizer, prompt: str, text: str, name: str) -> str:
     n = len(continuation_ids(model.tokenizer, prompt, text))
     if n != 1:
         return f"{name} “{text}” is {f'{n} tokens' if n else 'no token of its own'} after the prompt; give one token"

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import streamlit as st
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from dsae_core.discovery import discover
 from dsae_core.errors import UserError
 from dsae_core.limits import demo_limits
-from dsae_core.models import LanguageModel, available_models, load_model
+from dsae_core.models import LanguageModel, ModelTokenizer, available_models, load_model, stored_tokenizer
 from dsae_core.result import Discovery
 from dsae_core.tasks import TASKS
 from dsae_core.ui.jobs import JobQueue, Report, Work
@@ -30,8 +30,13 @@ _log = logging.getLogger(__name__)
 STAGES = ("load", "tokenize", "collect", "follow", "train", "encode", "score")
 """The stages of every run, in order; a model's first use has others before them ("download", "convert")."""
 
+TOKENIZER_PATIENCE = 0.3
+"""Seconds for which a page waits for a tokenizer; one that is read for the first time comes later."""
+
 RUN_NICE = 5
 """How far a public demo's runs step back behind its pages, on a scale that ends at 19."""
+
+_log = logging.getLogger(__name__)
 
 
 @st.cache_resource(show_spinner=False)
@@ -159,3 +164,100 @@ def load_ahead() -> None:
 def model_at_hand(name: str) -> LanguageModel | None:
     """A model that is loaded already, None where it is not; costs nothing."""
     return _shelf().peek(name)
+
+
+# --- tokenizers alone --------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Reading:
+    """A tokenizer that is being read, or was.
+
+    Attributes:
+        found: the tokenizer, or the model itself where it is loaded; None while it is read, and where there is none.
+        ended: seconds of time.monotonic() at which reading ended, None before.
+    """
+
+    found: LanguageModel | ModelTokenizer | None = None
+    ended: float | None = None
+    _over: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.ended is not None
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end, so many seconds at most."""
+        self._over.wait(seconds)
+
+    def end(self, found: LanguageModel | ModelTokenizer | None) -> None:
+        """Say what came of it."""
+        self.found, self.ended = found, time.monotonic()
+        self._over.set()
+
+
+class TokenizerShelf:
+    """The tokenizers of models on this machine, shared by all sessions and read beside the pages; a few are kept."""
+
+    def __init__(self, keep: int = 4, again: float = 15.0) -> None:
+        """
+        Args:
+            keep: how many are kept.
+            again: seconds after which one that was not there is looked for again: its model may be fetched meanwhile.
+        """
+        self._keep = keep
+        self._again = again
+        self._readings: OrderedDict[str, Reading] = OrderedDict()
+        self._changing = threading.Lock()
+
+    def get(self, name: str, patience: float) -> Reading:
+        """A model's tokenizer, read on a thread of its own where it was not yet.
+
+        Args:
+            name: of the model.
+            patience: seconds to wait for it at most.
+        """
+        with self._changing:
+            reading = self._readings.get(name)
+            if reading is None or self._outdated(reading):
+                reading = self._readings[name] = Reading()
+                threading.Thread(target=_read_tokenizer, args=(name, reading), daemon=True).start()
+            self._readings.move_to_end(name)
+            while len(self._readings) > self._keep:
+                self._readings.popitem(last=False)
+        reading.wait(patience)
+        return reading
+
+    def _outdated(self, reading: Reading) -> bool:
+        return reading.ended is not None and reading.found is None and time.monotonic() - reading.ended > self._again
+
+
+def _read_tokenizer(name: str, reading: Reading) -> None:
+    found = None
+    try:
+        found = stored_tokenizer(name)
+    except UserError as error:  # loading the model will say so, in its place on the page
+        _log.info("no tokenizer alone: %s", error)
+    finally:
+        reading.end(found)
+
+
+@st.cache_resource(show_spinner=False)
+def _tokenizers() -> TokenizerShelf:
+    return TokenizerShelf()
+
+
+def tokenizer_at_hand(name: str) -> Reading:
+    """How a model cuts prompts, known without its weights where its files are on this machine; never fetches them.
+
+    Costs a page TOKENIZER_PATIENCE at most; while the reading is not over, ask again a little later.
+    """
+    reading, limits = Reading(), demo_limits()
+    if (model := model_at_hand(name)) is not None:
+        reading.end(model)
+        return reading
+    if not name or (limits is not None and name not in limits.models):
+        reading.end(None)
+        return reading
+    return _tokenizers().get(name, TOKENIZER_PATIENCE)

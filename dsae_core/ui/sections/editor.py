@@ -13,9 +13,10 @@ from dsae_core.tasks import write_pairs_csv
 from dsae_core.ui import drafts, probes, state
 from dsae_core.ui.alignment import AlignedRow, Token, align
 from dsae_core.ui.drafts import Draft
-from dsae_core.ui.runs import model_at_hand
+from dsae_core.ui.runs import tokenizer_at_hand
 from dsae_core.ui.sections import side
 from dsae_core.ui.sections.charts import finding
+from dsae_core.ui.sections.progress import POLL_SECONDS
 from dsae_core.ui.text import escape_html, plural, signed, visible
 
 CHECK = "check"
@@ -166,17 +167,27 @@ def _verdict(b: Behaviour) -> str:
 
 
 def _tokens(draft: Draft, model_name: str) -> None:
-    model = model_at_hand(model_name)
-    if model is None:
+    reading = tokenizer_at_hand(model_name)
+    if not reading.over:
+        st.html('<p class="d-note">Reading how the model cuts prompts into tokens.</p>')
+        st.fragment(_await_tokenizer, run_every=POLL_SECONDS)(model_name)
+        return
+    if (cuts := reading.found) is None:
         st.html(
             '<p class="d-note">How the model cuts the prompts into tokens shows here once it is loaded: check with '
             "the model, or run.</p>"
         )
         return
-    rows = [align(model, row) for row in draft.rows[:MOST_ROWS]]
+    rows = [align(cuts, row) for row in draft.rows[:MOST_ROWS]]
     found = None if draft.pairs is None else state.side_result(CHECK, (model_name, draft.pairs))
     st.html(f'<p class="d-note">{escape_html(alignment_sentence(rows, len(draft.rows)))}</p>')
     st.html(f'<div class="d-scroll d-tall">{tokens_table(rows, found)}</div>')
+
+
+def _await_tokenizer(model_name: str) -> None:
+    """Draw the page anew once the tokenizer has come."""
+    if tokenizer_at_hand(model_name).over:
+        st.rerun()
 
 
 def alignment_sentence(rows: Sequence[AlignedRow], n: int) -> str:
