@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsae_core import cli
+from dsae_core import behaviour, cli
 from dsae_core.behaviour import Behaviour
 from dsae_core.circuits import Circuit, read_circuit
 from dsae_core.models import LanguageModel
@@ -74,11 +74,26 @@ def test_discover_writes_a_result_that_reads_back(run, prompts: str, tmp_path: P
     }
     assert len(document["circuit"]) == 3
     assert document["metrics"] is None
-    assert list(document["timings"]) == ["load", "tokenize", "collect", "follow", "train", "encode", "score"]
+    assert list(document["timings"]) == ["load", "check", "tokenize", "collect", "follow", "train", "encode", "score"]
     found = read_discovery(target)
     assert [list(h) for h in found.circuit(top_k=3).heads] == document["circuit"]
     assert found.prompts is not None
     assert found.prompts.answer[0] == (" Mary",)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_discover_warns_of_ones_own_prompts_that_the_model_does_not_solve(  # type: ignore[no-untyped-def]
+    run, prompts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: bool
+) -> None:
+    found = Behaviour(1.0, 0.0, 1.0, 0.0) if shown else Behaviour(0.0, 1.0, 0.0, 1.0)
+    monkeypatch.setattr(behaviour, "measure_behaviour", lambda *_: found)
+    target = tmp_path / "out.json"
+    code, out, _ = run("discover", "--prompts", prompts, "--json", str(target), "--set", "epochs=3")
+    assert code == 0
+    warnings = read_discovery(target).warnings
+    assert len(warnings) == (0 if shown else 1)
+    assert [line for line in out.splitlines() if line.startswith("Note: ")] == [f"Note: {note}" for note in warnings]
+    assert all("does not show this behaviour" in note for note in warnings)
 
 
 def test_the_same_seed_gives_the_same_file(run, prompts: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -17,6 +17,7 @@ from saved_model import save_model
 from streamlit.testing.v1 import AppTest
 from test_ui_view import small_discovery, small_truth
 
+from dsae_core.behaviour import Behaviour
 from dsae_core.circuits import Head
 from dsae_core.errors import UserError
 from dsae_core.inspection import NextToken, PatchEffect, PromotedTokens, TokenEffect
@@ -58,13 +59,20 @@ def demo() -> View | None:
     return View(dataclasses.replace(small_discovery(), provenance={"model": "smollm2-135m"}), small_truth())
 
 
+knew: list[Behaviour | None] = []
+"""What runs were told of the behaviour, the latest last."""
+
+
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch, demo: View | None, work: Callable[[RunRequest, Report], Discovery]) -> AppTest:
     """The page, not yet opened."""
     st.cache_resource.clear()
     queue = JobQueue()
 
-    def discovery_work(request: RunRequest, preview: Callable[[torch.Tensor], None]) -> Work[Discovery]:
+    def discovery_work(
+        request: RunRequest, preview: Callable[[torch.Tensor], None], known: Behaviour | None
+    ) -> Work[Discovery]:
+        knew.append(known)
         preview(torch.tensor([[0.0, 1.0], [2.0, 0.5]]))
         return lambda report: work(request, report)
 
@@ -593,6 +601,30 @@ def test_own_prompts_stay_while_another_task_is_chosen(app: AppTest) -> None:
     app.selectbox(key="set_task").select("custom").run()
     assert len(app.session_state["draft_now"]) == 2
     assert not run_button(app).disabled
+
+
+def test_a_run_is_told_what_the_check_found_of_the_same_prompts(
+    app: AppTest, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Behaviour(1.0, 0.0, 1.0, 0.0)
+    words = (NextToken("x", 0.5),) * 2
+    monkeypatch.setattr(probes, "check_work", lambda *_: lambda report: probes.PromptCheck(found, words, words))
+    app.run()
+    app.selectbox(key="set_task").select("custom").run()
+    app.button(key="example").click().run()
+    run_button(app).click().run()
+    finish(app)
+    app.button(key="check").click().run()
+    assert "there is a behaviour to look for" in html(app)
+    run_button(app).click().run()
+    finish(app)
+    frame = app.session_state["draft_now"].copy()
+    frame.loc[1, "negative"] = "Another one"
+    app.session_state["draft_now"] = frame
+    app.run()
+    run_button(app).click().run()
+    finish(app)
+    assert knew[-3:] == [None, found, None]
 
 
 def own_prompts(page: AppTest, model: str) -> AppTest:

@@ -61,7 +61,10 @@ def discover(
         language_model = load(model, device, bar.update)
         load_seconds = time.perf_counter() - start
         pairs = prompt_pairs(language_model, task, prompts, examples, seed)
-        from dsae_core.discovery import discover as run
+        if prompts is not None:
+            from dsae_core.behaviour import discover_checked as run
+        else:
+            from dsae_core.discovery import discover as run
 
         found = run(language_model, pairs, method=method, seed=seed, progress=bar.update, **options)
     found = replace(found, timings={"load": load_seconds, **found.timings})

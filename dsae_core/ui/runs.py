@@ -10,11 +10,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import streamlit as st
 import torch
 from torch import Tensor
 
+from dsae_core.behaviour import CHECK, Behaviour, discover_checked
 from dsae_core.discovery import discover
 from dsae_core.errors import UserError
 from dsae_core.limits import demo_limits
@@ -71,12 +73,21 @@ def check_asked(request: RunRequest) -> None:
         limits.check_pairs(request.pairs)
 
 
-def discovery_work(request: RunRequest, preview: Callable[[Tensor], None] | None = None) -> Work[Discovery]:
-    """What a run does: load the model, draw the prompts, discover.
+def stages_of(request: RunRequest) -> tuple[str, ...]:
+    """The stages of a run, in order: STAGES, and of one's own prompts with answers a check before them."""
+    checked = request.pairs is not None and request.pairs.has_answers
+    return (STAGES[0], CHECK, *STAGES[1:]) if checked else STAGES
+
+
+def discovery_work(
+    request: RunRequest, preview: Callable[[Tensor], None] | None = None, known: Behaviour | None = None
+) -> Work[Discovery]:
+    """What a run does: load the model, draw the prompts or check somebody's own, discover.
 
     Args:
         request: the run's settings.
         preview: given how differently heads [L, heads] write on the two sides, before dictionaries are trained.
+        known: whether the model shows the behaviour on somebody's own prompts, where that was measured already.
 
     The work raises a UserError where any of these cannot be done as asked.
     """
@@ -86,16 +97,12 @@ def discovery_work(request: RunRequest, preview: Callable[[Tensor], None] | None
         start = time.perf_counter()
         model = loaded_model(request.model, report)
         loaded = time.perf_counter() - start
-        pairs = request.pairs or TASKS[request.task].make(model.tokenizer, request.examples, request.seed)
-        found = discover(
-            model,
-            pairs,
-            method=request.method,
-            seed=request.seed,
-            progress=report,
-            preview=preview,
-            **dict(request.options),
-        )
+        settings: dict[str, Any] = {"method": request.method, "seed": request.seed, **dict(request.options)}
+        if request.pairs is None:
+            pairs = TASKS[request.task].make(model.tokenizer, request.examples, request.seed)
+            found = discover(model, pairs, progress=report, preview=preview, **settings)
+        else:
+            found = discover_checked(model, request.pairs, known=known, progress=report, preview=preview, **settings)
         return replace(found, timings={"load": loaded, **found.timings})
 
     return work

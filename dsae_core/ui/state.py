@@ -9,6 +9,7 @@ from typing import Any, Literal
 import streamlit as st
 from torch import Tensor
 
+from dsae_core.behaviour import Behaviour
 from dsae_core.circuits import Head
 from dsae_core.errors import UserError
 from dsae_core.limits import demo_limits
@@ -16,11 +17,11 @@ from dsae_core.ui import library
 from dsae_core.ui.demo import stored_demo
 from dsae_core.ui.jobs import Job, JobQueue, Work
 from dsae_core.ui.request import RunRequest
-from dsae_core.ui.runs import discovery_work
+from dsae_core.ui.runs import STAGES, discovery_work, stages_of
 from dsae_core.ui.view import View
 
 _SHOWN, _HEAD, _JOB, _MESSAGE, _REQUEST = "shown", "selected_head", "job", "message", "request"
-_SIDES, _SIDE_RESULTS, _PREVIEW = "side_jobs", "side_results", "preview"
+_SIDES, _SIDE_RESULTS, _PREVIEW, _STAGES = "side_jobs", "side_results", "preview", "job_stages"
 _KEPT_SIDE_RESULTS = 64
 
 NOT_KEPT = (
@@ -114,14 +115,27 @@ def job() -> Job | None:
     return under_way
 
 
-def start(queue: JobQueue, asked: RunRequest) -> None:
-    """Queue a run; what was said of the last one is forgotten."""
+def start(queue: JobQueue, asked: RunRequest, known: Behaviour | None = None) -> None:
+    """Queue a run; what was said of the last one is forgotten.
+
+    Args:
+        queue: the server's.
+        asked: the run.
+        known: what was measured already of its prompts and model.
+    """
     found: list[Tensor] = []
     st.session_state[_PREVIEW] = found
     # A public demo forgets the results of a visitor's own prompts; those of tasks are nobody's secret.
     key = asked if asked.pairs is None or demo_limits() is None else None
-    st.session_state[_JOB] = queue.submit(discovery_work(asked, found.append), key=key, title="Discovery")
+    st.session_state[_STAGES] = stages_of(asked)
+    st.session_state[_JOB] = queue.submit(discovery_work(asked, found.append, known), key=key, title="Discovery")
     st.session_state[_MESSAGE] = None
+
+
+def stages() -> tuple[str, ...]:
+    """The stages of this session's run, in order."""
+    named: tuple[str, ...] = st.session_state.get(_STAGES, STAGES)
+    return named
 
 
 def preview() -> Tensor | None:

@@ -21,7 +21,7 @@ from dsae_core.ui.request import CUSTOM, RunRequest, threshold_of
 from dsae_core.ui.runs import shared_queue
 from dsae_core.ui.sections import header, progress
 from dsae_core.ui.sections.charts import chart
-from dsae_core.ui.sections.editor import editor
+from dsae_core.ui.sections.editor import editor, known_behaviour
 from dsae_core.ui.sections.inspector import inspector
 from dsae_core.ui.sections.seeds import seeded
 from dsae_core.ui.sections.validation import validation
@@ -105,7 +105,7 @@ def _run_button(asked: RunRequest | None) -> None:
         else "Complete the settings above first.",
     )
     if pressed and asked is not None:
-        state.start(shared_queue(), asked)
+        state.start(shared_queue(), asked, known_behaviour(asked))
         st.rerun()
     shown = state.shown()
     if shown is not None and not shown.stored and not waiting and stored_demo() is not None:

@@ -13,6 +13,7 @@ from dsae_core.tasks import write_pairs_csv
 from dsae_core.ui import drafts, probes, state
 from dsae_core.ui.alignment import AlignedRow, Token, align
 from dsae_core.ui.drafts import Draft
+from dsae_core.ui.request import RunRequest
 from dsae_core.ui.runs import tokenizer_at_hand
 from dsae_core.ui.sections import side
 from dsae_core.ui.sections.charts import finding
@@ -43,8 +44,8 @@ def editor(model_name: str) -> None:
 def _table(draft: Draft, model_name: str) -> None:
     st.html(
         '<p class="d-facts">One pair a row: a positive shows the behaviour, its negative is a near-copy on which it '
-        "cannot happen. Answer and distractor are optional; write them as they continue the prompt, with the space "
-        "before: “ Mary”.</p>"
+        "cannot happen. Answer and distractor are optional, and with them a run first checks that the model shows the "
+        "behaviour; write them as they continue the prompt, with the space before: “ Mary”.</p>"
     )
     st.data_editor(
         drafts.base(),
@@ -131,6 +132,14 @@ def _checked(pairs: PromptPairs, model_name: str) -> None:
     finding(f"{'✓' if good else '△'} {check_sentence(found, pairs)}", good=good)
 
 
+def known_behaviour(asked: RunRequest) -> Behaviour | None:
+    """What the check has found of a run's prompts and model, None where it was not asked of these."""
+    found: probes.PromptCheck | None = (
+        None if asked.pairs is None else state.side_result(CHECK, (asked.model, asked.pairs))
+    )
+    return None if found is None else found.behaviour
+
+
 def check_sentence(found: probes.PromptCheck, pairs: PromptPairs) -> str:
     """Whether the model shows the behaviour, in plain words."""
     if found.problem:
@@ -140,12 +149,9 @@ def check_sentence(found: probes.PromptCheck, pairs: PromptPairs) -> str:
             "Without answers nobody can say whether the model shows the behaviour; what it writes next stands beside "
             "each prompt. Discovery needs no answers, patching and direct effects do."
         )
-    n, b = len(pairs), found.behaviour
-    counts = (
-        f"The answer beats the distractor on {round(b.solved * n)} of {plural(n, 'positive')} and on "
-        f"{round(b.solved_negative * n)} of {plural(n, 'negative')}"
-    )
-    return f"{counts} ({_means(b, pairs)}): {_verdict(b)}"
+    b = found.behaviour
+    counts = b.counts(len(pairs))
+    return f"{counts[:1].upper()}{counts[1:]} ({_means(b, pairs)}): {_verdict(b)}"
 
 
 def _means(b: Behaviour, pairs: PromptPairs) -> str:

@@ -277,9 +277,10 @@ def doubt(view: View, threshold: float) -> str:
 
 
 def headline(view: View, threshold: float, *, stored: bool = False) -> None:
-    """The sentence, what it rests on, what speaks against it; for the stored demo what it is and what to do next."""
-    notes = [(note, "") for note in (_basis(view), *view.discovery.warnings)]
-    notes += [(doubt(view, threshold), "stale"), (NEXT if stored else "", ""), (_visit(), "")]
+    """The sentence, what warns of it, what it rests on; for the stored demo what it is and what to do next."""
+    warnings = [*view.discovery.warnings, *filter(None, [doubt(view, threshold)])]
+    notes = [(f"△ {warning}", "stale") for warning in warnings]
+    notes += [(_basis(view), ""), (NEXT if stored else "", ""), (_visit(), "")]
     first = introduction(view) if stored else ""
     before = f'<p class="d-note first">{escape_html(first)}</p>' if first else ""
     text = "".join(f'<p class="d-note {kind}">{escape_html(note)}</p>' for note, kind in notes if note)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import streamlit as st
 
 from dsae_core.limits import demo_limits
 from dsae_core.ui import state
 from dsae_core.ui.jobs import Job, JobQueue
-from dsae_core.ui.runs import STAGES, shared_queue
+from dsae_core.ui.runs import shared_queue
 from dsae_core.ui.sections.sight import bring_into_sight
 from dsae_core.ui.text import escape_html, escape_markdown, plural, seconds
 
@@ -23,6 +23,7 @@ STAGE_WORDS = {
     "download": "downloading the model",
     "convert": "converting the model",
     "load": "loading the model",
+    "check": "checking that the model shows the behaviour",
     "tokenize": "tokenizing",
     "collect": "collecting head outputs",
     "follow": "following the change to the prediction",
@@ -67,7 +68,7 @@ def _running(waited: bool, previewed: bool) -> None:
     if not previewed and state.preview() is not None:
         st.rerun()  # the page shows it in the place of the scores
     with st.container(border=True):
-        _bar(job, shared_queue(), "cancel", "End this run; the result below stays.", steps(job))
+        _bar(job, shared_queue(), "cancel", "End this run; the result below stays.", steps(job, state.stages()))
 
 
 def side(name: str, about: Hashable) -> None:
@@ -117,11 +118,11 @@ def status_line(job: Job, ahead: int) -> str:
     return f"{stage[:1].upper()}{stage[1:]} · {seconds(job.elapsed)}"
 
 
-def steps(job: Job) -> str:
+def steps(job: Job, stages: Sequence[str]) -> str:
     """All stages in order, those done and the present one marked; as HTML."""
-    at = STAGES.index(job.stage) if job.stage in STAGES else 0
+    at = stages.index(job.stage) if job.stage in stages else 0
     marks = []
-    for i, stage in enumerate(STAGES):
+    for i, stage in enumerate(stages):
         name = "done" if i < at else "now" if i == at and job.status == "running" else ""
         marks.append(f'<span class="{name}">{i + 1} {stage}</span>')
     return "".join(marks)
