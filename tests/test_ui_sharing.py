@@ -147,6 +147,18 @@ def test_the_snippet_draws_a_task_s_prompts_again() -> None:
     assert "PromptPairs" not in snippet
 
 
+@pytest.mark.model
+def test_the_snippet_of_a_task_gives_the_same_scores(smollm2: LanguageModel) -> None:
+    found = discover(smollm2, TASKS["ioi"].make(smollm2.tokenizer, 2, 7), seed=7, epochs=3)
+    snippet = sharing.python(found, 0.5)
+    assert "pairs = tasks.ioi(model.tokenizer, n=2, seed=7)" in snippet
+    again = result_of(snippet)
+    assert torch.equal(again.node_scores, found.node_scores)
+    assert torch.equal(again.pair_scores, found.pair_scores)
+    assert torch.equal(again.codes, found.codes)
+    assert again.prompts == found.prompts
+
+
 def test_every_built_in_task_has_a_public_function() -> None:
     from dsae_core import tasks
 
