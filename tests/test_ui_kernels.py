@@ -434,6 +434,22 @@ def test_another_machine_s_profile_is_marked(app: AppTest) -> None:
     assert HOSTILE not in html(app)
 
 
+def test_a_profile_of_other_settings_is_marked(app: AppTest) -> None:
+    keep(profile())
+    app.run()
+    assert app.selectbox(key="kernels_model").value == "tiny"  # what was measured is what is measured again
+    assert "Settings changed since" not in html(app)
+    app.toggle(key="kernels_growth").set_value(False).run()  # more or less of the same discovery
+    assert "Settings changed since" not in html(app)
+    app.selectbox(key="kernels_method").set_value("paper").run()
+    assert '<span class="d-tag stale">Settings changed since</span>' in html(app)
+    app.selectbox(key="kernels_method").set_value("positional").run()
+    assert "Settings changed since" not in html(app)
+    app.selectbox(key="kernels_model").set_value("smollm2-135m").run()
+    assert "Settings changed since" in html(app)
+    assert "Machine or versions changed since" not in html(app)
+
+
 def test_cpu_and_cuda_stand_side_by_side(app: AppTest) -> None:
     keep(profile(), profile("cuda", launches=({"name": "score_head", "registers": 40},)))
     app.run()

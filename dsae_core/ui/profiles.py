@@ -16,6 +16,7 @@ from dsae_core.errors import UserError
 from dsae_core.files import read_text, write_atomic
 from dsae_core.limits import demo_limits
 from dsae_core.models import load_model
+from dsae_core.settings import METHODS
 from dsae_core.tasks import TASKS
 from dsae_core.ui import faults, state
 from dsae_core.ui.charts import kernels as charts
@@ -59,6 +60,16 @@ class Wanted:
     method: str = "positional"
     compile_twins: bool = True
     growth: bool = True
+
+    @classmethod
+    def of(cls, profile: Profile) -> Wanted:
+        """What measures a profile's discovery again."""
+        model, method = (profile.settings.get(name) for name in ("model", "method"))
+        return cls(str(model or cls.model), str(method) if method in METHODS else cls.method)
+
+    def measured_in(self, profile: Profile) -> bool:
+        """Whether a profile is of this model's discovery by this method."""
+        return (self.model, self.method) == (profile.settings.get("model"), profile.settings.get("method"))
 
 
 @dataclass(frozen=True)

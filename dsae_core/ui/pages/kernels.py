@@ -34,11 +34,13 @@ def page() -> None:
     measured, problem = latest()
     profiles = measured.profiles if measured is not None else ()
     machine = facts()
-    _top(profiles, machine)
+    top, wanted = st.container(), None  # drawn once it is known what the settings below are
     if demo_limits() is None:
-        _controls(profiles, under_way)
+        wanted = _controls(profiles, under_way)
     else:
         st.html(f'<p class="d-note">{escape_html(NOT_HERE)}</p>')
+    with top:
+        _top(profiles, machine, wanted)
     _progress(under_way)
     if problem:
         st.html(f'<p class="d-note stale">{escape_html(problem)}</p>')
@@ -48,7 +50,7 @@ def page() -> None:
     stored_figures()
 
 
-def _top(profiles: Sequence[Profile], machine: Mapping[str, Any]) -> None:
+def _top(profiles: Sequence[Profile], machine: Mapping[str, Any], wanted: Wanted | None) -> None:
     if not profiles:
         cuda = cuda_sentence((), machine) if demo_limits() is None else ""  # of what a public demo does not measure
         st.html(
@@ -68,7 +70,10 @@ def _top(profiles: Sequence[Profile], machine: Mapping[str, Any]) -> None:
         f"median of {settings.get('repeats')}",
     ]
     changed = any(profiles[0].machine.get(key) != machine[key] for key in ("processor", "threads", "torch", "build"))
-    stale = '<span class="d-tag stale">Machine or versions changed since</span>' if changed else ""
+    tags = ["Machine or versions changed since"] if changed else []
+    if wanted is not None and not wanted.measured_in(profiles[0]):
+        tags.append("Settings changed since")
+    stale = "".join(f'<span class="d-tag stale">{tag}</span>' for tag in tags)
     st.html(f'<div class="d-eyebrow">{stale}<span>{escape_html(" · ".join(parts))}</span></div>')
     said = cuda_sentence(profiles, machine)
     st.html(
@@ -112,8 +117,9 @@ def cuda_sentence(profiles: Sequence[Profile], machine: Mapping[str, Any]) -> st
     return f"This machine has a CUDA device ({gpu}): Measure now measures it beside the CPU."
 
 
-def _controls(profiles: Sequence[Profile], under_way: bool) -> None:
-    wanted: Wanted = st.session_state.get(_WANTED, Wanted())
+def _controls(profiles: Sequence[Profile], under_way: bool) -> Wanted:
+    """Draw the buttons and the settings; what these stand for, at first what was measured last."""
+    wanted: Wanted = st.session_state.get(_WANTED) or (Wanted.of(profiles[0]) if profiles else Wanted())
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         pressed = st.button(
             "Measuring" if under_way else "Measure now",
@@ -141,6 +147,7 @@ def _controls(profiles: Sequence[Profile], under_way: bool) -> None:
         st.session_state[_ASKED] = wanted
         state.start_side(shared_queue(), NAME, work(wanted), about=wanted, title="Profile", lasting=True)
         st.rerun()
+    return wanted
 
 
 def _settings(kept: Wanted) -> Wanted:
