@@ -235,6 +235,27 @@ def test_a_run_can_be_cancelled(browser: Browser, url: str) -> None:
     page.context.close()
 
 
+@pytest.mark.model
+def test_a_second_visitor_s_run_waits_for_the_first(browser: Browser, url: str) -> None:
+    """One model and one queue for both; the second one sees its place in it."""
+    first = open_page(browser, url + "?method=paper&examples=3&seed=12&epochs=5000")
+    second = open_page(browser, url + QUICK + "&seed=13")
+    press_run(first)
+    expect(first.get_by_role("button", name="Cancel")).to_be_visible()
+    press_run(second)
+    waiting = second.get_by_text("Waiting: 1 run before this one.")
+    expect(waiting).to_be_visible()
+    expect(first.get_by_text("before this one")).to_have_count(0)
+    first.get_by_role("button", name="Cancel").click()
+    first.get_by_text("The run was cancelled").wait_for(timeout=1000 * RUN_SECONDS)
+    expect(waiting).to_have_count(0)
+    second.locator(".d-headline", has_text="2 prompt pairs").wait_for(timeout=1000 * RUN_SECONDS)
+    expect(first.get_by_text("Stored demo")).to_be_visible()  # the other's result is not its own
+    for page in (first, second):
+        expect(page.get_by_test_id("stException")).to_have_count(0)
+        page.context.close()
+
+
 def test_own_prompts_that_cannot_be_used_are_named(page: Page) -> None:
     page.get_by_role("combobox", name="Task").click()
     page.get_by_role("option", name="Your own prompts").click()
