@@ -204,6 +204,44 @@ def test_the_keyboard_alone_starts_a_run(browser: Browser, url: str) -> None:
     page.context.close()
 
 
+def tab_to(page: Page, what: Locator) -> None:
+    """Press Tab until this has the focus."""
+    passed: list[str] = []
+    while not what.evaluate("element => element === document.activeElement"):
+        assert len(passed) < 80, passed
+        page.keyboard.press("Tab")
+        passed.append(focused(page)[0])
+
+
+def test_the_keyboard_alone_chooses_a_head_and_opens_the_export_menu(page: Page) -> None:
+    tab_to(page, page.get_by_role("button", name="Export"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("stPopoverBody")).to_be_visible()
+    tab_to(page, page.get_by_role("button", name="Discovery (JSON)"))
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert json.loads(download.value.path().read_text())["schema"] == 1
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("stPopoverBody")).to_have_count(0)
+    tab_to(page, page.get_by_role("combobox", name="Head"))
+    page.keyboard.type("20.0")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Prompts and codes of head 20.0")).to_be_visible()
+
+
+@pytest.mark.model
+def test_the_keyboard_alone_cancels_a_run(browser: Browser, url: str) -> None:
+    page = open_page(browser, url + "?method=paper&examples=3&seed=11&epochs=5000")
+    tab_to(page, page.get_by_role("button", name="Run discovery"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    tab_to(page, page.get_by_role("button", name="Cancel"))
+    page.keyboard.press("Enter")
+    page.get_by_text("The run was cancelled").wait_for(timeout=1000 * RUN_SECONDS)
+    expect(page.get_by_text("Stored demo")).to_be_visible()
+    page.context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_in_a_menu_can_be_read(browser: Browser, url: str, scheme: str) -> None:
     """Menus lie outside the page's own element, whose colours they do not inherit."""

@@ -1,4 +1,4 @@
-"""The Kernels page in a real browser, with a kept profile: nothing is measured."""
+"""The Kernels page in a real browser, with a kept profile, and with a small model measured for one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from saved_model import save_model
 from support import needs_browser, running_server
 from test_ui_kernels import profile
 
@@ -49,3 +50,32 @@ def test_the_page_fits_a_phone(browser: Browser, url: str) -> None:
     assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 390
     expect(page.get_by_role("button", name="Measure now")).to_be_in_viewport()
     page.context.close()
+
+
+def test_measure_now_measures(browser: Browser, tmp_path: Path) -> None:
+    folder = str(save_model(tmp_path / "model"))
+    before = profile(settings={**profile().settings, "model": folder})
+    (tmp_path / "profile.json").write_text(json.dumps(profiles.document([before])))
+    with running_server(tmp_path) as address:
+        page = kernels_page(browser, address)
+        page.get_by_role("button", name="Settings").click()
+        for toggle in ("torch.compile", "How time grows"):
+            page.get_by_test_id("stPopoverBody").get_by_text(toggle).click()
+        expect(page.get_by_text("Measuring takes about a minute; longer for large models")).to_be_attached()
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Measure now").click()
+        expect(page.get_by_role("button", name="Measuring")).to_be_disabled()
+        expect(page.get_by_role("button", name="Measure now")).to_be_enabled(timeout=120_000)
+        expect(page.get_by_role("heading", name="A discovery takes 2.0 s")).to_have_count(0)
+        expect(page.get_by_role("heading", name="A discovery takes")).to_be_visible()
+        expect(page.get_by_text("changed since")).to_have_count(0)
+        expect(page.locator("[aria-label*='Stage: train']").first).to_be_attached()
+        expect(page.locator("[aria-label*='Operator: encode_codes; On: CPU']").first).to_be_attached()
+        expect(page.get_by_text("Not measured: turn")).to_be_visible()
+        expect(page.get_by_test_id("stException")).to_have_count(0)
+        page.context.close()
+    (kept,) = profiles.parse((tmp_path / "profile.json").read_text())
+    assert kept.settings["model"] == folder
+    assert kept.settings["date"] > before.settings["date"]
+    assert kept.scaling == ()
+    assert {rival.note for rival in kept.rivals if rival.variant == "compiled"} == {"It was not asked for."}
