@@ -7,19 +7,20 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from dsae_core.circuits import Circuit
+from dsae_core.circuits import Circuit, stored_circuit
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
 from dsae_core.settings import PositionalSettings, settings_to_dict
 from dsae_core.significance import RATE
 from dsae_core.ui import sharing
-from dsae_core.ui.charts.circuit_graph import circuit_graph, edge_paths
+from dsae_core.ui.charts.circuit_graph import circuit_graph, edge_paths, labelled
 from dsae_core.ui.charts.curves import precision_recall, precision_recall_frame, ranked_scores, roc, roc_frame
 from dsae_core.ui.charts.heatmap import heatmap
-from dsae_core.ui.charts.style import STATUSES, Drawing, Grid, ticks
+from dsae_core.ui.charts.style import NO_ROLE, STATUSES, Drawing, Grid, ticks
 from dsae_core.ui.sections.header import sentence
 from dsae_core.ui.sections.prompts import codes_frame, codes_table, facts
 from dsae_core.ui.text import rate
@@ -340,6 +341,94 @@ def test_the_graph_shows_found_and_missed_heads(view: View) -> None:
     assert nodes["name"].tolist() == ["0.1", "1.0", "1.1"]
     assert nodes["label"].tolist() == ["0.1", "1.0", "1.1"]
     assert nodes["selected"].tolist() == [False, True, False]
+
+
+def view_of(n_layers: int, n_heads: int, truth: Circuit | None = None) -> View:
+    """Scores and pair scores of so many heads, without a code."""
+    generator, n = torch.Generator().manual_seed(0), n_layers * n_heads
+    scores, pairs = (torch.rand(shape, generator=generator) for shape in ((n_layers, n_heads), (n, n)))
+    codes = torch.full((2, 1, n), -1, dtype=torch.int32)
+    return View(Discovery(scores, (pairs + pairs.T) / 2, codes, torch.zeros(2, 1, n), 1), truth)
+
+
+def graph_of(view: View, n_found: int) -> Drawing:
+    """The circuit of so many heads with forty edges, the best head selected."""
+    threshold = float(view.heads["score"].nlargest(n_found).min())
+    grid = Grid.of(view.heads, has_truth=view.truth is not None)
+    return circuit_graph(grid, view.at(threshold), view.edges(threshold, 40), view.best)
+
+
+def texts_at(svg: str) -> list[tuple[float, float, str]]:
+    """Where the names of heads stand in a picture."""
+    found = re.findall(r"<text[^>]*translate\(([\d.]+),([\d.-]+)\)[^>]*>(\d+\.\d+)</text>", svg)
+    return [(float(x), float(y), name) for x, y, name in found]
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (30, 9), (32, 32)])
+@pytest.mark.parametrize("n_found", [5, 60])
+def test_names_in_the_graph_can_be_read(shape: tuple[int, int], n_found: int) -> None:
+    drawing = graph_of(view_of(*shape), n_found)
+    nodes = drawing.data["nodes"]
+    assert len(nodes) == n_found
+    assert not nodes.duplicated(["layer", "head"]).any()
+    assert nodes.loc[nodes["selected"], "label"].item() == nodes.loc[nodes["score"].idxmax(), "name"]
+    unnamed = nodes[nodes["label"] == ""]
+    assert len(unnamed) <= (0 if n_found == 5 or shape[1] <= 12 else n_found // 3)
+    assert "name" in [field["field"] for field in drawing.spec["layer"][2]["encoding"]["tooltip"]]
+    names = texts_at(_picture(drawing))
+    assert len(names) == n_found - len(unnamed)
+    for i, (x, y, name) in enumerate(names):
+        for x2, y2, other in names[:i]:
+            assert abs(x - x2) >= 24 or abs(y - y2) >= 10, f"{name} lies on {other}"
+
+
+def test_heads_that_touch_are_smaller() -> None:
+    for n_heads, diameter in ((9, 18.2), (32, 14.4)):
+        area = graph_of(view_of(32, n_heads), 60).data["nodes"]["area"].max()
+        assert 0.7 * diameter < 2 * math.sqrt(area / math.pi) <= diameter
+
+
+def test_a_name_that_would_lie_on_another_is_left_out() -> None:
+    column = [(3, 5), (3, 6), (3, 7), (3, 9)]
+    assert labelled(column, 80, 36) == set(column)
+    assert labelled(column, 80, 14) == {(3, 5), (3, 9)}
+    assert labelled([(4, 2), (5, 2)], 20, 36) == {(4, 2)}
+
+
+def test_an_edge_stays_in_the_plot() -> None:
+    ends = {"layer_a": [11, 0], "head_a": [2, 2], "layer_b": [11, 0], "head_b": [10, 10], "score": [1.0, 1.0]}
+    paths = edge_paths(pd.DataFrame(ends), (0, 0), 12, 12)
+    assert paths.loc[paths["edge"] == 0, "layer"].between(10, 11).all()
+    assert paths.loc[paths["edge"] == 1, "layer"].between(0, 1).all()
+
+
+def test_heads_are_coloured_by_role_where_roles_are_known() -> None:
+    truth = stored_circuit("gpt2", "ioi", "wang2022")
+    assert truth is not None
+    view = view_of(12, 12, truth)
+    assert view.has_roles
+    drawing = graph_of(view, 60)
+    nodes = drawing.data["nodes"].set_index("name")
+    for role, heads in truth.roles.items():
+        assert {nodes["kind"][f"{layer}.{head}"] for layer, head in heads} == {role}
+    assert set(nodes.loc[nodes["status"] == FALSE_POSITIVE, "kind"]) == {NO_ROLE}
+    found = drawing.spec["layer"][2]["encoding"]
+    assert found["shape"]["field"] == "status"
+    assert found["color"]["scale"]["domain"] == [*STATUSES, NO_ROLE, *found["color"]["legend"]["values"][:-1]]
+    assert nodes["in_words"][["9.9", "0.1"]].tolist() == ["yes, name mover", "yes, duplicate token"]
+    assert drawing.spec is graph_of(view, 5).spec
+    for mode in sharing.MODES:
+        svg = sharing.picture(lambda: drawing, "Title", "", kind="svg", mode=mode).decode()
+        legend = re.findall(r">([^<]+)</text>", svg)
+        assert {*truth.roles, NO_ROLE} <= set(legend)
+        assert all(colour in svg for colour in sharing.theme_colours(mode)["chartCategoricalColors"][4:])
+
+
+def test_without_roles_heads_are_coloured_by_status(view: View) -> None:
+    drawing = circuit_graph(Grid.of(view.heads, has_truth=True), view.at(1.0), view.edges(1.0, 9), (1, 0))
+    assert not view.has_roles
+    assert drawing.data["nodes"]["kind"].equals(drawing.data["nodes"]["status"])
+    assert drawing.spec["layer"][2]["encoding"]["color"]["legend"] is None
 
 
 def test_the_curves_pass_through_the_threshold(view: View) -> None:

@@ -112,6 +112,7 @@ class View:
         roles = {pair: role for role, members in (self.truth.roles if self.truth else {}).items() for pair in members}
         frame["role"] = [roles.get(pair, "") for pair in pairs]
         frame["in_words"] = np.where(frame["in_circuit"], "yes", "no")
+        frame["in_words"] = frame["in_words"].where(frame["role"] == "", "yes, " + frame["role"])
         columns = zip(frame["effect"], frame["low"], frame["high"], strict=True)
         frame["effect_in_words"] = [effect_in_words(*row) for row in columns]
         frame["rate_in_words"] = ["" if math.isnan(value) else rate(value) for value in frame["false_discovery_rate"]]
@@ -121,6 +122,11 @@ class View:
     def evaluation(self) -> Evaluation | None:
         """How well the scores rank the circuit's heads; None where no circuit is known."""
         return None if self.truth is None else self.discovery.evaluate(self.truth)
+
+    @property
+    def has_roles(self) -> bool:
+        """Whether the known circuit says what its heads are for."""
+        return self.truth is not None and any(self.truth.roles.values())
 
     @property
     def best(self) -> Head:

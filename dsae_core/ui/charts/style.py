@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,9 @@ import pandas as pd
 from dsae_core.ui.view import FALSE_POSITIVE, FOUND, MISSED, OUTSIDE, TRUE_POSITIVE
 
 STATUSES = [TRUE_POSITIVE, FALSE_POSITIVE, MISSED, FOUND]
+NO_ROLE = "no role known"
+"""What a head without a role is called where others have one; the theme's fifth colour."""
+
 SHAPES = ["circle", "diamond", "square", "circle"]
 INK = "currentColor"
 """The colour of text, in light and dark: a chart's drawing inherits it from the page."""
@@ -163,6 +166,11 @@ def score_scale(**options: Any) -> alt.Scale:
 def status_colour() -> alt.Scale:
     """Status to colour; the colours are the theme's, in this order."""
     return alt.Scale(domain=STATUSES)
+
+
+def node_colour(roles: Sequence[str]) -> alt.Scale:
+    """Status or role to colour; the theme has seven colours for roles after those for statuses and NO_ROLE."""
+    return alt.Scale(domain=[*STATUSES, NO_ROLE, *roles])
 
 
 def status_shape() -> alt.Scale:

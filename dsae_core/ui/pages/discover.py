@@ -164,7 +164,7 @@ def _result(shown: Shown) -> None:
     edges = view.edges(threshold, limit)
     chart(
         "Circuit",
-        "an edge is as wide as its score: " + view.edge_meaning,
+        f"an edge is as wide as its score: {view.edge_meaning}" + ("; heads by role" if view.has_roles else ""),
         circuit_graph(grid, heads, edges, head),
         lambda: edges,
         key="circuit",
