@@ -28,7 +28,7 @@ from dsae_core.ui import probes, runs, state, theme
 from dsae_core.ui.jobs import Job, JobQueue, Report, Work
 from dsae_core.ui.pages import discover
 from dsae_core.ui.request import RunRequest
-from dsae_core.ui.sections import charts, side
+from dsae_core.ui.sections import charts, files, side
 from dsae_core.ui.view import View
 from dsae_core.validation import Shares, Validation
 
@@ -165,6 +165,29 @@ def test_the_threshold_changes_the_circuit_at_once(app: AppTest) -> None:
     assert "<b>1</b> found, in the circuit" in html(app)
     assert "<b>0</b> found, not in it" in html(app)
     assert "<b>1</b> missed" in html(app)
+
+
+def test_a_chart_is_saved_from_its_menu_which_is_empty_until_it_is_opened(
+    app: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: dict[str, Callable[[], str | bytes]] = {}
+
+    def download_button(label: str, content: Callable[[], str | bytes], name: str, *_: object, **__: object) -> None:
+        offered[name] = content
+
+    monkeypatch.setattr(files.st, "download_button", download_button)
+    app.run()
+    assert not app.exception
+    assert list(offered) == ["result1_codes.csv"]  # of the table, which has no picture
+    app.session_state["circuit_save"] = True
+    app.run()
+    assert not app.exception
+    assert [name for name in offered if name != "result1_codes.csv"] == ["circuit.csv", "circuit.svg", "circuit.png"]
+    assert str(offered["circuit.csv"]()).startswith("layer_a,head_a,layer_b,head_b,score")
+    svg = bytes(offered["circuit.svg"]()).decode()  # type: ignore[arg-type]
+    assert ">Circuit<" in svg
+    assert "an edge is as wide as its score" in svg
+    assert bytes(offered["circuit.png"]()).startswith(b"\x89PNG")  # type: ignore[arg-type]
 
 
 def test_selecting_a_head_selects_it_everywhere(app: AppTest) -> None:

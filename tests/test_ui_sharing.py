@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import html
 import json
+import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import numpy as np
 import pytest
 import torch
+from test_ui_inspector import measured
+from test_ui_kernels import profile
 from test_ui_view import small_discovery, small_truth
 
 from dsae_core.circuits import Circuit
@@ -18,7 +24,15 @@ from dsae_core.models import LanguageModel, load_model
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
 from dsae_core.tasks import TASKS
-from dsae_core.ui import sharing, theme
+from dsae_core.ui import comparison, sharing, theme
+from dsae_core.ui.charts import comparison as compare_charts
+from dsae_core.ui.charts import kernels as kernel_charts
+from dsae_core.ui.charts.attention import attention_frame, attention_map
+from dsae_core.ui.charts.effects import effects_frame, effects_map
+from dsae_core.ui.charts.preview import preview_map
+from dsae_core.ui.charts.style import Drawing, Grid
+from dsae_core.ui.charts.validation import validation_curve
+from dsae_core.ui.comparison import Difference, Line
 from dsae_core.ui.request import CUSTOM, MAX_PACKED, MAX_UNPACKED, RunRequest, pack_pairs
 from dsae_core.ui.sections.header import pictures
 from dsae_core.ui.sharing import ModelShape
@@ -251,6 +265,70 @@ def test_every_chart_becomes_a_picture_in_the_theme_s_colours(view: View, mode: 
         assert sharing.theme_colours(mode)["backgroundColor"] in svg
         coloured = title not in ("Precision and recall", "ROC curve")
         assert (sharing.theme_colours(mode)["chartCategoricalColors"][0] in svg) == coloured
+
+
+def charts_elsewhere() -> dict[str, tuple[Drawing, int]]:
+    """Every chart of the other pages and sections, with the width of its picture, by title."""
+    scores, view = torch.tensor([[0.0, 1.0], [4.0, 0.5]]), View(small_discovery(), small_truth())
+    lines = [Line(name, scores + i * torch.eye(2), 1.0 + i, auc=0.9) for i, name in enumerate(("paired", "norm"))]
+    heads, other = comparison.heads(lines[0], small_truth()), Difference(view, View(small_discovery(top=9.0), None))
+    weights = np.tril(np.full((3, 3), 0.5, dtype=np.float32))
+    tokens = ("<b>", " &", "c")
+    attention = attention_frame(weights, tokens, weights.T)
+    grid = Grid.of(view.heads, has_truth=True)
+    kernels = kernel_charts.kernel_frame([profile()])
+    roofs = kernel_charts.roof_frame(kernel_charts.ceilings_of([profile()]), [20.0])
+    return {
+        "Method": (compare_charts.small_heatmap(heads, "rank"), sharing.NARROW),
+        "Difference": (compare_charts.difference_map(other.heads), sharing.WIDE),
+        "Every head, twice": (compare_charts.rank_scatter(other.heads), sharing.HALF),
+        "Agreement": (compare_charts.agreement_map(comparison.agreement(lines)), sharing.HALF),
+        "Accuracy and cost": (
+            compare_charts.cost_chart(comparison.table(lines, has_truth=True)),
+            sharing.HALF,
+        ),
+        "Stages": (kernel_charts.stage_chart(kernel_charts.stage_frame([profile()])), sharing.HALF),
+        "Roofline": (kernel_charts.roofline(kernels[kernels["flops"] > 0], roofs), sharing.HALF),
+        "Fused against plain torch": (
+            kernel_charts.rivals_chart(kernel_charts.rivals_frame(profile().rivals)),
+            sharing.HALF,
+        ),
+        "Growth": (kernel_charts.scaling_chart(profile().scaling[0]), sharing.NARROW),
+        "Keep only the circuit": (validation_curve(measured(), "kept", 1), sharing.HALF),
+        "Remove the circuit": (validation_curve(measured(), "removed", 1), sharing.HALF),
+        "Attention": (attention_map(attention, tokens, [1], difference=True), sharing.NARROW),
+        "Direct effect": (effects_map(grid, effects_frame(scores.numpy(), (1, 0))), sharing.WIDE),
+        "Preview": (preview_map(scores), sharing.WIDE),
+    }
+
+
+def axis_titles(part: Any) -> set[str]:
+    """The titles of the axes of a specification."""
+    if isinstance(part, list):
+        return set().union(*map(axis_titles, part))
+    if not isinstance(part, dict):
+        return set()
+    own = {
+        part["encoding"][axis]["title"] for axis in ("x", "y") if part.get("encoding", {}).get(axis, {}).get("title")
+    }
+    return own.union(*map(axis_titles, part.get("layer", [])))
+
+
+@pytest.mark.parametrize("title", list(charts_elsewhere()))
+def test_every_chart_of_other_pages_becomes_a_picture(title: str) -> None:
+    drawing, width = charts_elsewhere()[title]
+    subtitle = "how to read it, in so many words that they are more than one line of a picture; " * 2
+    for mode in sharing.MODES:
+        svg = sharing.picture(lambda: drawing, title, subtitle, kind="svg", mode=mode, width=width).decode()
+        assert f'width="{width}"' in svg
+        assert "currentColor" not in svg
+        assert "NaN" not in svg
+        texts = [html.unescape(text) for text in re.findall(r">([^<>]+)</t(?:ext|span)>", svg)]
+        assert title in texts
+        assert axis_titles(drawing.spec) <= set(texts)
+        lines = [text for text in texts if len(text) > 20 and text in subtitle]
+        assert len(lines) == (1 if width == sharing.WIDE else 2)
+        assert " ".join(lines).startswith(subtitle.strip()[:100])
 
 
 def test_a_png_is_twice_as_wide(view: View) -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import keyword
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -27,13 +28,15 @@ Kind = Literal["svg", "png"]
 Mode = Literal["light", "dark"]
 MODES: tuple[Mode, ...] = ("light", "dark")
 
-WIDE, NARROW = 1000, 480
-"""Widths of pictures of all layers, and of curves; PNG files have twice as many pixels."""
+WIDE, HALF, NARROW = 1000, 680, 480
+"""Widths of pictures of all layers, of half a page, and of curves; PNG files have twice as many pixels."""
 
 _INK = {"light": "#1b2128", "dark": "#e8eaed"}
 _QUIET = {"light": "#5c6670", "dark": "#9aa5b1"}
 _FONT = "Source Sans Pro, Helvetica Neue, Arial, sans-serif"
 _PADDING, _TITLE = 16, 50
+_SUBTITLE_LINE, _LETTER = 15, 5.6
+"""Pixels of a further line below the title, and about those of a letter in it."""
 
 
 def link(url: str | None, request: RunRequest, threshold: float | None = None) -> str:
@@ -251,10 +254,11 @@ def standalone(drawing: Drawing, title: str, subtitle: str, mode: Mode, width: i
     ink, quiet = _INK[mode], _QUIET[mode]
     spec: dict[str, Any] = _coloured(copy.deepcopy(dict(drawing.spec)), {INK: ink, GROUND: colours["backgroundColor"]})
     spec["datasets"] = {name: json.loads(frame.to_json(orient="records")) for name, frame in drawing.data.items()}
+    lines = textwrap.wrap(subtitle, int((width - 2 * _PADDING) / _LETTER)) or [""]
     spec["width"] = width
-    spec["height"] = spec["height"] + 2 * _PADDING + _TITLE
+    spec["height"] = spec["height"] + 2 * _PADDING + _TITLE + _SUBTITLE_LINE * (len(lines) - 1)
     spec["autosize"] = {"type": "fit", "contains": "padding"}
-    spec["title"] = {"text": title, "subtitle": subtitle}
+    spec["title"] = {"text": title, "subtitle": lines}
     spec["padding"] = _PADDING
     words = {"labelColor": quiet, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12}
     spec["config"] = {
@@ -264,7 +268,14 @@ def standalone(drawing: Drawing, title: str, subtitle: str, mode: Mode, width: i
         "view": {"stroke": None},
         "axis": {**words, "gridColor": colours["borderColor"], "titleFontWeight": "normal", "ticks": False},
         "legend": words,
-        "title": {"anchor": "start", "color": ink, "subtitleColor": quiet, "fontSize": 15, "offset": 12},
+        "title": {
+            "anchor": "start",
+            "color": ink,
+            "subtitleColor": quiet,
+            "fontSize": 15,
+            "offset": 12,
+            "subtitleLineHeight": _SUBTITLE_LINE,
+        },
         "range": {
             "category": colours["chartCategoricalColors"],
             "ramp": colours["chartSequentialColors"],

@@ -1,4 +1,4 @@
-"""A chart with its title and its data to download."""
+"""A chart with its title, and what it can be saved as."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dsae_core.circuits import Head
+from dsae_core.ui import sharing
 from dsae_core.ui.charts.style import SELECTION, WORDS, Drawing
+from dsae_core.ui.sections.files import colours, file_button, picture_buttons
 from dsae_core.ui.state import select_head
 from dsae_core.ui.text import escape_html
 
@@ -21,6 +24,7 @@ def chart(
     *,
     key: str,
     selects: bool = False,
+    width: int = sharing.NARROW,
 ) -> None:
     """Draw a chart under its title.
 
@@ -28,11 +32,13 @@ def chart(
         title: what it shows.
         subtitle: how to read it.
         drawing: the chart.
-        data: makes the frame that "download data" saves.
-        key: tells it from the page's other charts; also the file's name.
-        selects: whether a click on a head selects it everywhere; such a chart scrolls where the page is narrow.
+        data: makes the frame that is saved as its data.
+        key: tells it from the page's other charts; also the files' name.
+        selects: whether a click on a head selects it everywhere; such a chart is wide, and scrolls where the page is
+            narrow.
+        width: of a picture of it, in pixels.
     """
-    heading(title, subtitle, data, key, swipes=selects)
+    _chart_heading(title, subtitle, data, drawing, key, sharing.WIDE if selects else width, swipes=selects)
     spec = {**drawing.spec, "datasets": dict(drawing.data), "description": f"{title}. {subtitle}"}
     spec["config"] = {**spec.get("config", {}), "axis": WORDS, "legend": WORDS}
     if not selects:
@@ -43,22 +49,60 @@ def chart(
     st.session_state[_clicked(key)] = _in_selection(key)
 
 
-def heading(title: str, subtitle: str, data: Callable[[], pd.DataFrame], key: str, *, swipes: bool = False) -> None:
-    """A title with a button that saves the data below it; on a phone it says where that has to be moved sideways."""
-    more = '<em class="d-swipe">; swipe for later layers</em>' if swipes else ""
-    with st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="small"):
-        st.html(f'<div class="d-title">{escape_html(title)}<span>{escape_html(subtitle)}{more}</span></div>')
-        st.download_button(
-            "CSV",
-            lambda: data().to_csv(index=False),
-            f"{key}.csv",
-            "text/csv",
-            key=f"{key}_data",
+def heading(title: str, subtitle: str, data: Callable[[], pd.DataFrame], key: str) -> None:
+    """A title with a button that saves the data below it."""
+    with _title_row(title, subtitle):
+        _data_button(title, data, key)
+
+
+@st.fragment
+def _chart_heading(
+    title: str,
+    subtitle: str,
+    data: Callable[[], pd.DataFrame],
+    drawing: Drawing,
+    key: str,
+    width: int,
+    *,
+    swipes: bool,
+) -> None:
+    """A title with a menu that saves the chart below it, as data or as a picture.
+
+    What is in the menu is drawn when it is opened, and only that: the page is sent a closed menu alone.
+    """
+    with _title_row(title, subtitle, swipes=swipes):
+        menu = st.popover(
+            "Save",
+            key=f"{key}_save",
+            on_change="rerun",
             type="tertiary",
             icon=":material/download:",
-            on_click="ignore",
-            help=f"Download data: {title.lower()}.",
+            help=f"Save as data or as a picture: {title.lower()}.",
         )
+    if menu.open:
+        with menu, st.container(gap="small"):
+            mode = colours(f"{key}_mode")
+            with st.container(horizontal=True, gap="small"):
+                _data_button(title, data, key)
+                picture_buttons(lambda: drawing, title, subtitle, key, mode=mode, width=width, key=key)
+
+
+def _title_row(title: str, subtitle: str, *, swipes: bool = False) -> DeltaGenerator:
+    """A title, and room beside it; on a phone it says where what is below has to be moved sideways."""
+    more = '<em class="d-swipe">; swipe for later layers</em>' if swipes else ""
+    row = st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="small")
+    row.html(f'<div class="d-title">{escape_html(title)}<span>{escape_html(subtitle)}{more}</span></div>')
+    return row
+
+
+def _data_button(title: str, data: Callable[[], pd.DataFrame], key: str) -> None:
+    file_button(
+        "CSV",
+        lambda: data().to_csv(index=False),
+        f"{key}.csv",
+        f"Download data: {title.lower()}.",
+        key=f"{key}_data",
+    )
 
 
 def finding(sentence: str, *, good: bool = True) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from dsae_core.ui import comparison
+from dsae_core.ui import comparison, sharing
 from dsae_core.ui.charts import comparison as charts
 from dsae_core.ui.comparison import Board, CompareRequest, Line
 from dsae_core.ui.request import CUSTOM
@@ -135,6 +135,7 @@ def _overviews(scored: list[Line], table: pd.DataFrame, *, has_truth: bool) -> N
                 charts.cost_chart(table),
                 lambda: table,
                 key="compare_cost",
+                width=sharing.HALF,
             )
     with right:
         chart(
@@ -143,6 +144,7 @@ def _overviews(scored: list[Line], table: pd.DataFrame, *, has_truth: bool) -> N
             charts.agreement_map(agreement),
             lambda: agreement,
             key="compare_agreement",
+            width=sharing.HALF,
         )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dsae_core.errors import UserError
-from dsae_core.ui import comparison, routes
+from dsae_core.ui import comparison, routes, sharing
 from dsae_core.ui.charts import comparison as charts
 from dsae_core.ui.comparison import Difference, Line
 from dsae_core.ui.demo import stored_demo
@@ -137,6 +137,7 @@ def _difference(found: Difference, key: str) -> None:
         charts.difference_map(found.heads),
         lambda: found.heads,
         key=f"compare_difference_{key}",
+        width=sharing.WIDE,
     )
     sizes = {len(view.truth) for view in (found.first, found.second) if view.truth is not None}
     if sizes:
@@ -155,6 +156,7 @@ def _difference(found: Difference, key: str) -> None:
             charts.rank_scatter(found.heads),
             lambda: found.heads,
             key=f"compare_scatter_{key}",
+            width=sharing.HALF,
         )
     with right:
         _changed(found, key)
@@ -167,6 +169,7 @@ def _run_heatmap(name: str, view: View, heads: pd.DataFrame, key: str) -> None:
         charts.small_heatmap(heads, "rank"),
         lambda: heads,
         key=key,
+        width=sharing.HALF,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 
 import streamlit as st
 
@@ -19,6 +18,7 @@ from dsae_core.ui.charts.heatmap import heatmap
 from dsae_core.ui.charts.style import Drawing, Grid
 from dsae_core.ui.request import CUSTOM, RunRequest
 from dsae_core.ui.runs import model_at_hand
+from dsae_core.ui.sections.files import colours, file_button, picture_buttons
 from dsae_core.ui.state import Shown
 from dsae_core.ui.text import escape_html, plural, rate, share
 from dsae_core.ui.view import FALSE_POSITIVE, FOUND, MISSED, TRUE_POSITIVE, View
@@ -26,7 +26,6 @@ from dsae_core.ui.view import FALSE_POSITIVE, FOUND, MISSED, TRUE_POSITIVE, View
 _MARKS = {TRUE_POSITIVE: "tp", FALSE_POSITIVE: "fp", MISSED: "missed", FOUND: "tp"}
 """Status to the class of its mark."""
 
-_MIME = {"json": "application/json", "csv": "text/csv", "svg": "image/svg+xml", "png": "image/png"}
 FIRST_EDGES = 40
 INTRODUCTION = (
     "Which attention heads make the model do it? Each prompt that shows the behaviour, a positive, has a near-copy on "
@@ -155,25 +154,11 @@ def _pictures(shown: Shown, threshold: float, stem: str) -> None:
     edges = int(st.session_state.get(f"{shown.key}_edges", FIRST_EDGES))
     charts = pictures(shown.view, threshold, edges, state.selected_head())
     title = st.selectbox("Chart", list(charts), key="export_chart", help="Which chart to save as a picture.")
-    mode = st.segmented_control(
-        "Colours",
-        sharing.MODES,
-        default="light",
-        required=True,
-        format_func=str.capitalize,
-        key="export_mode",
-        help="Light for paper and slides, or as the dark page has it.",
-    )
+    mode = colours("export_mode")
     draw, width = charts[title]
     name = f"{stem}-{title.lower().replace(' ', '-')}"
     with st.container(horizontal=True, gap="small"):
-        for kind in ("svg", "png"):
-            _file(
-                kind.upper(),
-                partial(sharing.picture, draw, title, described(shown), kind=kind, mode=mode, width=width),
-                f"{name}.{kind}",
-                "Drawn as lines and text, sharp at every size." if kind == "svg" else f"{2 * width} pixels wide.",
-            )
+        picture_buttons(draw, title, described(shown), name, mode=mode, width=width, key="file")
 
 
 def pictures(view: View, threshold: float, edges: int, head: Head) -> dict[str, tuple[Callable[[], Drawing], int]]:
@@ -199,19 +184,7 @@ def _menu_title(title: str, subtitle: str = "") -> None:
 
 
 def _file(label: str, content: Callable[[], str | bytes], name: str, why: str, *, disabled: bool = False) -> None:
-    """A button that saves a file, made when it is pressed."""
-    st.download_button(
-        label,
-        content,
-        name,
-        _MIME[name.rpartition(".")[2]],
-        key=f"file_{label}",
-        on_click="ignore",
-        type="tertiary",
-        icon=":material/download:",
-        help=why,
-        disabled=disabled,
-    )
+    file_button(label, content, name, why, key=f"file_{label}", disabled=disabled)
 
 
 OFF = 0.2

@@ -10,7 +10,7 @@ import streamlit as st
 from dsae_core.circuits import Head
 from dsae_core.inspection import PatchEffect, PromotedTokens, TokenEffect
 from dsae_core.prompts import PromptPairs
-from dsae_core.ui import probes, state
+from dsae_core.ui import probes, sharing, state
 from dsae_core.ui.charts import attention as attention_charts
 from dsae_core.ui.charts.attention import attention_frame, attention_map
 from dsae_core.ui.charts.effects import effects_frame, effects_map
@@ -295,7 +295,7 @@ def _attention(view: View, head: Head, key: str) -> None:
     if len(found.positive_tokens) <= attention_charts.SIDE_BY_SIDE:
         for column, name in zip(st.columns(len(panels), gap="medium"), panels, strict=True):
             with column:
-                _panel(name, panels[name], key)
+                _panel(name, panels[name], key, sharing.NARROW)
         return
     name = st.segmented_control(
         "Prompt",
@@ -305,7 +305,7 @@ def _attention(view: View, head: Head, key: str) -> None:
         key=f"{key}_side",
         help="Which of the two prompts to show, or their difference.",
     )
-    _panel(name, panels[name], key)
+    _panel(name, panels[name], key, sharing.WIDE)
 
 
 Panel = tuple[str, Drawing, pd.DataFrame]
@@ -334,11 +334,11 @@ def attention_panels(found: probes.Attention) -> dict[str, Panel]:
     }
 
 
-def _panel(name: str, panel: Panel, key: str) -> None:
+def _panel(name: str, panel: Panel, key: str, width: int) -> None:
     how, drawing, frame = panel
     slug = name.lower().replace(" ", "_")
     columns = ["query", "key", "from_token", "to_token", "value"]
-    chart(name, how, drawing, lambda: frame[columns], key=f"{key}_attention_{slug}")
+    chart(name, how, drawing, lambda: frame[columns], key=f"{key}_attention_{slug}", width=width)
 
 
 # --- direct effect -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
+from dsae_core.ui import sharing
 from dsae_core.ui.charts import kernels as charts
 from dsae_core.ui.sections.charts import chart, heading
 from dsae_core.ui.sections.tables import rows_of, table
@@ -22,7 +23,14 @@ def results(profiles: Sequence[Profile]) -> None:
     stages, kernels = charts.stage_frame(profiles), charts.kernel_frame(profiles)
     left, right = st.columns([2, 3], gap="large")
     with left:
-        chart("Stages", "seconds of one discovery", charts.stage_chart(stages), lambda: stages, key="kernels_stages")
+        chart(
+            "Stages",
+            "seconds of one discovery",
+            charts.stage_chart(stages),
+            lambda: stages,
+            key="kernels_stages",
+            width=sharing.HALF,
+        )
     with right:
         _roofline(profiles, kernels)
     _operators(kernels)
@@ -39,7 +47,7 @@ def _roofline(profiles: Sequence[Profile], kernels: pd.DataFrame) -> None:
         st.html('<p class="d-panel">No operator that does floating-point arithmetic was called.</p>')
         return
     roofs = charts.roof_frame(charts.ceilings_of(profiles), drawn["intensity"])
-    chart(title, said, charts.roofline(drawn, roofs), lambda: kernels, key="kernels_roofline")
+    chart(title, said, charts.roofline(drawn, roofs), lambda: kernels, key="kernels_roofline", width=sharing.HALF)
     notes = []
     if len(drawn) < len(kernels):
         whole = ", ".join(kernels.loc[kernels["flops"] == 0, "name"].unique())
@@ -89,6 +97,7 @@ def _rivals(profile: Profile, *, several: bool) -> None:
             charts.rivals_chart(frame),
             lambda: frame,
             key=key,
+            width=sharing.HALF,
         )
         _notes(rival_notes(frame))
     with right:

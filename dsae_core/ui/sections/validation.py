@@ -7,7 +7,7 @@ from typing import Literal
 import streamlit as st
 
 from dsae_core.prompts import PromptPairs
-from dsae_core.ui import probes, state
+from dsae_core.ui import probes, sharing, state
 from dsae_core.ui.charts.validation import validation_curve, validation_frame
 from dsae_core.ui.sections import side
 from dsae_core.ui.sections.charts import chart, finding
@@ -57,6 +57,7 @@ def validation(shown: Shown, threshold: float) -> None:
                 validation_curve(latest.found, which, size),
                 lambda: validation_frame(latest.found),
                 key=f"{key}_{which}",
+                width=sharing.HALF,
             )
 
 
