@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 import tomllib
@@ -10,10 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import streamlit as st
 import torch
 from saved_model import save_model
+from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 from test_ui_view import small_discovery, small_truth
 
@@ -165,6 +168,23 @@ def test_the_threshold_changes_the_circuit_at_once(app: AppTest) -> None:
     assert "<b>1</b> found, in the circuit" in html(app)
     assert "<b>0</b> found, not in it" in html(app)
     assert "<b>1</b> missed" in html(app)
+
+
+def datasets(page: AppTest, title: str) -> dict[str, pd.DataFrame]:
+    """What a chart is sent, by name."""
+    charts = [element.proto for element in page.main.get("vega_lite_chart")]
+    (proto,) = (proto for proto in charts if json.loads(proto.spec)["description"].startswith(f"{title}."))
+    return {found.name: convert_arrow_bytes_to_pandas_df(found.data.data) for found in proto.datasets}
+
+
+def test_the_edge_slider_changes_how_many_edges_are_drawn(app: AppTest) -> None:
+    app.run()
+    app.slider(key="result1_threshold").set_value(0.0).run()
+    for limit, drawn in ((40, 3), (2, 2), (1, 1), (0, 0), (3, 3)):
+        app.slider(key="result1_edges").set_value(limit).run()
+        assert not app.exception
+        assert datasets(app, "Circuit")["edges"]["edge"].nunique() == drawn
+    assert len(datasets(app, "Circuit")["nodes"]) == 4
 
 
 def test_a_chart_is_saved_from_its_menu_which_is_empty_until_it_is_opened(

@@ -253,9 +253,7 @@ def test_facts_name_what_is_known(view: View, blind: View) -> None:
 
 
 def test_the_headline_counts(view: View, blind: View) -> None:
-    assert sentence(view, 1.0) == (
-        "2 prompt pairs point to 2 of 4 heads; 1 of them is in the measured circuit of 2."
-    )
+    assert sentence(view, 1.0) == "2 prompt pairs point to 2 of 4 heads; 1 of them is in the measured circuit of 2."
     assert sentence(blind, 1.0) == "2 prompt pairs point to 2 of 4 heads."
     assert sentence(view, 99.0).startswith("No head of 4 reaches")
     nothing = View(small_discovery(top=0.0), None)
