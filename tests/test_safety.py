@@ -259,7 +259,7 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(write: Callable[[Path], P
 # --- no markup from text -----------------------------------------------------------------------------------
 
 TAGS = set("p div span b i em br h1 h2 table thead tbody tr th td style".split())
-ATTRIBUTES = {"class", "title", "style", "role"}
+ATTRIBUTES = {"class", "title", "style", "role", "tabindex", "data-help"}
 
 
 class Seen(HTMLParser):

@@ -181,6 +181,11 @@ def test_patching_in_words(found: PatchEffect, told: list[str]) -> None:
     assert all(words in sentence for words in told)
 
 
+def test_patching_that_changes_nothing_is_said_so() -> None:
+    sentence = inspector.patch_sentence(patched(0.0004, -0.001, 0.002), (2, 3), "logit difference")
+    assert sentence == "Patching 2.3 changes nothing: the logit difference stays at 6.00."
+
+
 def test_two_effects_of_one_head_are_told_apart(view: View) -> None:
     found = patched(0.4, 0.3, 0.5, pairs=2)
     truth = dataclasses.replace(small_truth(), provenance={"prompts": 32})
@@ -233,6 +238,12 @@ def test_validation_in_words() -> None:
     blind = validation.sentence(probes.Validated(measured("kl"), 3, True), 3, PromptPairs(("a",), ("b",)))
     assert "83 % of the prediction" in blind
     assert validation.percent(-0.001) == "0 %"
+    assert "chance" not in told + moved + one + blind
+    strong = tuple(dataclasses.replace(shares, kept=(1.0,) * len(shares.kept)) for shares in measured().random)
+    beaten = dataclasses.replace(measured(), random=strong)
+    assert "So this circuit does hardly more than chance." in validation.sentence(
+        probes.Validated(beaten, 3, True), 3, pairs
+    )
 
 
 def test_validation_as_data_and_drawing() -> None:

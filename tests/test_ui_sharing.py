@@ -33,7 +33,7 @@ from dsae_core.ui.charts.preview import preview_map
 from dsae_core.ui.charts.style import Drawing, Grid
 from dsae_core.ui.charts.validation import validation_curve
 from dsae_core.ui.comparison import Difference, Line
-from dsae_core.ui.request import CUSTOM, MAX_PACKED, MAX_UNPACKED, RunRequest, pack_pairs
+from dsae_core.ui.request import CUSTOM, MAX_PACKED, MAX_UNPACKED, RunRequest, pack_pairs, threshold_of
 from dsae_core.ui.sections.header import pictures
 from dsae_core.ui.sharing import ModelShape
 from dsae_core.ui.view import View
@@ -55,6 +55,26 @@ def view() -> View:
 # --- links -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("text", ["", "x", "-1", "nan", "inf", "1e999"])
+def test_a_link_s_threshold_makes_sense_or_is_named(text: str) -> None:
+    assert threshold_of({"at": text}) is None
+    assert RunRequest.from_query({"at": text}, TASKS) == (RunRequest(), ["at"])
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("http://127.0.0.1:8501/?a=b", True),
+        ("http://localhost:8501", True),
+        ("http://[::1]:8501", True),
+        ("https://demo.example.org", False),
+        (None, False),
+    ],
+)
+def test_whether_a_link_works_elsewhere(url: str | None, local: bool) -> None:
+    assert sharing.is_local(url) is local
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -67,6 +87,10 @@ def test_a_link_opens_the_same_run(request_: RunRequest) -> None:
     assert url.startswith("http://host:8501/?")
     query = dict(parse_qsl(urlsplit(url).query, strict_parsing=True))
     assert RunRequest.from_query(query, TASKS) == (request_, [])
+    assert threshold_of(query) is None
+    at = dict(parse_qsl(urlsplit(sharing.link("http://host:8501/", request_, 0.15)).query, strict_parsing=True))
+    assert RunRequest.from_query(at, TASKS) == (request_, [])
+    assert threshold_of(at) == 0.15
     assert sharing.carries_prompts(request_)
     assert request_.settable()
 

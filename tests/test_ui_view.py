@@ -21,7 +21,7 @@ from dsae_core.ui.charts.circuit_graph import circuit_graph, edge_paths, labelle
 from dsae_core.ui.charts.curves import precision_recall, precision_recall_frame, ranked_scores, roc, roc_frame
 from dsae_core.ui.charts.heatmap import heatmap
 from dsae_core.ui.charts.style import NO_ROLE, STATUSES, Drawing, Grid, ticks
-from dsae_core.ui.sections.header import sentence
+from dsae_core.ui.sections.header import doubt, introduction, sentence
 from dsae_core.ui.sections.prompts import codes_frame, codes_table, facts
 from dsae_core.ui.text import rate
 from dsae_core.ui.view import FALSE_POSITIVE, FOUND, MISSED, OUTSIDE, TRUE_POSITIVE, View
@@ -260,6 +260,47 @@ def test_the_headline_counts(view: View, blind: View) -> None:
     assert "points" not in sentence(nothing, 1.0)
     empty = Discovery(torch.zeros(2, 2), torch.zeros(4, 4), nothing.discovery.codes, nothing.discovery.activations, 2)
     assert sentence(View(empty, None), 0.0) == "In 2 prompt pairs, no head has a code that only the positives produce."
+
+
+def noisy(rate: float, *, truth: Circuit | None = None) -> View:
+    """A result whose heads all have this rate of false discoveries."""
+    view = View(small_discovery(), truth)
+    view.heads["false_discovery_rate"] = rate
+    return view
+
+
+def test_noise_is_not_announced_as_a_finding() -> None:
+    assert sentence(noisy(0.88), 0.5) == "No head stands out: of the 3 best, an estimated 3 are ordinary heads."
+    assert sentence(noisy(0.3), 0.5) == "2 prompt pairs point to 3 of 4 heads."
+    assert doubt(noisy(0.88), 0.5).startswith("No threshold gets down to an estimated 20% of ordinary heads")
+    assert doubt(noisy(0.1), 0.5) == ""
+    assert doubt(View(small_discovery(), None), 0.5) == "", "without rates nothing is known"
+
+
+def test_an_estimate_that_the_known_circuit_contradicts_is_said_so() -> None:
+    told = doubt(noisy(0.05, truth=small_truth()), 1.0)
+    assert told.startswith("The estimate is off here: 1 of 2 found heads is outside the known circuit.")
+    assert doubt(noisy(0.4, truth=small_truth()), 1.0) == ""
+    assert doubt(noisy(0.05, truth=small_truth()), 99.0) == "", "nothing is found"
+
+
+def test_one_found_head_is_told_in_the_singular(view: View) -> None:
+    assert sentence(view, 4.0) == "2 prompt pairs point to 1 of 4 heads; it is in the measured circuit of 2."
+    outside = View(view.discovery, Circuit("ioi.gpt2.x", "gpt2", "ioi", ((0, 0),)))
+    assert sentence(outside, 4.0).endswith("; it is not in the “ioi.gpt2.x” circuit of 1.")
+
+
+def test_the_stored_demo_is_introduced_by_its_first_pair(view: View) -> None:
+    pairs = PromptPairs(("John gave to",), ("Anna gave to",), ((" Mary", " Mar"),), ((" John",),))
+    told = introduction(View(dataclasses.replace(view.discovery, prompts=pairs, n_positive=1), None))
+    assert "“John gave to” is completed with “Mary”; “Anna gave to” is not" in told
+    assert introduction(view) == "", "nothing is known of what its prompts are completed with"
+
+
+def test_a_threshold_of_a_link_is_put_on_the_slider_s_steps(view: View) -> None:
+    assert view.on_grid(1.013) == pytest.approx(1.0)
+    assert view.on_grid(1e9) == view.top_score
+    assert view.on_grid(0.0) == 0.0
 
 
 def test_the_heatmap_tells_statuses_by_shape_and_dash(view: View) -> None:

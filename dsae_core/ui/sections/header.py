@@ -252,11 +252,11 @@ def doubt(view: View, threshold: float) -> str:
 def headline(view: View, threshold: float, *, stored: bool = False) -> None:
     """The sentence, what warns of it, what it rests on; for the stored demo what it is and what to do next."""
     warnings = [*view.discovery.warnings, *filter(None, [doubt(view, threshold)])]
-    notes = [(f"△ {warning}", "stale") for warning in warnings]
-    notes += [(_basis(view), ""), (NEXT if stored else "", ""), (_visit(), "")]
+    notes = [(f"△ {warning}", "d-note stale") for warning in warnings]
+    notes += [(note, "d-note") for note in (_basis(view), NEXT if stored else "", _visit())]
     first = introduction(view) if stored else ""
     before = f'<p class="d-note first">{escape_html(first)}</p>' if first else ""
-    text = "".join(f'<p class="d-note {kind}">{escape_html(note)}</p>' for note, kind in notes if note)
+    text = "".join(f'<p class="{kind}">{escape_html(note)}</p>' for note, kind in notes if note)
     st.html(f'{before}<h1 class="d-headline">{escape_html(sentence(view, threshold))}</h1>{text}')
 
 
