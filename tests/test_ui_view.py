@@ -293,7 +293,8 @@ def test_one_found_head_is_told_in_the_singular(view: View) -> None:
 def test_the_stored_demo_is_introduced_by_its_first_pair(view: View) -> None:
     pairs = PromptPairs(("John gave to",), ("Anna gave to",), ((" Mary", " Mar"),), ((" John",),))
     told = introduction(View(dataclasses.replace(view.discovery, prompts=pairs, n_positive=1), None))
-    assert "“John gave to” is completed with “Mary”; “Anna gave to” is not" in told
+    assert "make the model complete “John gave to” with “Mary”?" in told
+    assert "its negative (here with “Anna” for “John”), and" in told
     assert introduction(view) == "", "nothing is known of what its prompts are completed with"
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, TimeoutError
 from support import click_head, open_page, open_sidebar, press_run, running_browser, running_server, wait_until_idle
 
 SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
@@ -278,7 +279,8 @@ def _close_sidebar(page: Page) -> None:
     width = page.viewport_size["width"] if page.viewport_size else 0
     if width < 700 and page.get_by_test_id("stSidebar").get_attribute("data-collapsed") == "false":
         page.get_by_test_id("stSidebar").hover()
-        page.get_by_test_id("stSidebarCollapseButton").locator("button").click()
+        with suppress(TimeoutError):  # a run that was started folds it, too
+            page.get_by_test_id("stSidebarCollapseButton").locator("button").click(timeout=3000)
         page.wait_for_timeout(600)
 
 

@@ -28,13 +28,13 @@ _MARKS = {TRUE_POSITIVE: "tp", FALSE_POSITIVE: "fp", MISSED: "missed", FOUND: "t
 
 FIRST_EDGES = 40
 INTRODUCTION = (
-    "Which attention heads make the model do it? Each prompt that shows the behaviour, a positive, has a near-copy on "
-    "which it cannot, a negative, and a head scores by how differently it writes on the two. In the demo “{positive}” "
-    "is completed with “{answer}”; “{negative}” is not. About explains every word."
+    "Which attention heads make the model complete “{positive}” with “{answer}”? Each such prompt, a positive, has a "
+    "near-copy on which that cannot happen, its negative{swap}, and a head scores by how differently it writes on the "
+    "two. About explains the words."
 )
 NEXT = (
     "This demo was computed beforehand. Press Run discovery to compute it here, or first choose another task, or your "
-    "own prompts, in the sidebar."
+    "own prompts, in the settings."
 )
 
 
@@ -199,9 +199,11 @@ def introduction(view: View) -> str:
     pairs = view.discovery.prompts
     if pairs is None or not pairs.has_answers:
         return ""
-    answer, texts = pairs.answer[0], (pairs.positive[0], pairs.negative[0])
+    answer, positive, negative = pairs.answer[0], pairs.positive[0], pairs.negative[0]
     word = (answer if isinstance(answer, str) else answer[0]).strip()
-    return INTRODUCTION.format(positive=texts[0], negative=texts[1], answer=word)
+    swaps = [(a, b) for a, b in zip(positive.split(), negative.split(), strict=False) if a != b]
+    swap = f" (here with “{swaps[0][1]}” for “{swaps[0][0]}”)" if len(swaps) == 1 else ""
+    return INTRODUCTION.format(positive=positive, answer=word, swap=swap)
 
 
 def sentence(view: View, threshold: float) -> str:
