@@ -311,6 +311,26 @@ def test_a_preview_is_drawn_in_the_chart_of_a_result_of_its_shape() -> None:
 # --- own prompts -------------------------------------------------------------------------------------------
 
 
+def test_a_block_of_a_spreadsheet_in_one_cell_becomes_rows() -> None:
+    first, *_ = drafts.EXAMPLE.positive
+    block = 'a\tb\t c\t d\n"e ""quoted"""\tf\t g\t h\ti\n'
+    frame = pd.DataFrame([[first, "n", " x", " y"], [block, "", "", ""]], columns=list(drafts.COLUMNS))
+    assert drafts.spread_blocks(frame).to_numpy().tolist() == [
+        [first, "n", " x", " y"],
+        ["a", "b", " c", " d"],
+        ['e "quoted"', "f", " g", " h"],
+    ]
+    second = pd.DataFrame([["one", "two\t three", "", ""]], columns=list(drafts.COLUMNS))
+    assert drafts.spread_blocks(second).to_numpy().tolist() == [["one", "two", " three", ""]]
+
+
+def test_missing_spaces_are_found() -> None:
+    lacking = PromptPairs(("a",), ("b",), (("Mary", " Mar"),), ((" John",),))
+    assert drafts.lacks_spaces(drafts.read(drafts.frame_of(lacking)))
+    assert not drafts.lacks_spaces(drafts.read(drafts.frame_of(drafts.EXAMPLE)))
+    assert not drafts.lacks_spaces(drafts.read(drafts.frame_of(None)))
+
+
 def test_a_table_is_read_as_it_is_written() -> None:
     frame = drafts.frame_of(drafts.EXAMPLE)
     assert drafts.read(frame).pairs == drafts.EXAMPLE

@@ -396,8 +396,21 @@ def test_an_uploaded_file_is_read_or_refused(app: AppTest, content: bytes, told:
     app.selectbox(key="set_task").select("custom").run()
     app.file_uploader(key="upload").set_value(("prompts.csv", content, "text/csv")).run()
     assert not app.exception
-    assert [error.value for error in app.error] == [told] * bool(told)
+    said = f"The file was not read, and the table is as it was. {told}"
+    assert [error.value for error in app.error] == [said] * bool(told)
     assert run_button(app).disabled == bool(told)
+
+
+def test_missing_spaces_are_put_in_by_a_button(app: AppTest) -> None:
+    app.run()
+    app.selectbox(key="set_task").select("custom").run()
+    lines = "positive,negative,answer,distractor\none two,one three,four| five,six\n"
+    app.file_uploader(key="upload").set_value(("prompts.csv", lines.encode(), "text/csv")).run()
+    app.button(key="add_spaces").click().run()
+    assert not app.exception
+    asked = app.session_state["request"].pairs
+    assert (asked.answer, asked.distractor) == (((" four", " five"),), ((" six",),))
+    assert "add_spaces" not in [button.key for button in app.button]
 
 
 def test_a_model_without_a_stored_circuit_names_the_command(app: AppTest) -> None:

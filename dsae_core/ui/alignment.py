@@ -82,11 +82,11 @@ def _differing(positive: Sequence[str], negative: Sequence[str]) -> tuple[set[in
 
 
 def _answer_note(model: LanguageModel | ModelTokenizer, prompt: str, text: str, name: str) -> str:
-    n = len(continuation_ids(model.tokenizer, prompt, text))
-    if n != 1:
-        return f"{name} “{text}” is {f'{n} tokens' if n else 'no token of its own'} after the prompt; give one token"
     if text[:1].isalnum() and not prompt[-1:].isspace():
         spaced = continuation_ids(model.tokenizer, prompt, f" {text}")
         if len(spaced) == 1:
             return f"{name} “{text}” has no space before it; the model would write “ {text}”"
+    n = len(continuation_ids(model.tokenizer, prompt, text))
+    if n != 1:
+        return f"{name} “{text}” is {f'{n} tokens' if n else 'no token of its own'} after the prompt; give one token"
     return ""

@@ -188,12 +188,13 @@ def _own_prompts(kept: RunRequest) -> PromptPairs | None:
         help="Columns positive, negative and, if known, answer and distractor; one pair a row. It replaces the table.",
     )
     if problem := st.session_state.get("upload_error"):
-        st.error(escape_markdown(problem))
+        st.error(f"The file was not read, and the table is as it was. {escape_markdown(problem)}")
     draft = drafts.current()
     if draft.pairs is not None:
-        st.caption(f"{plural(len(draft.pairs), 'prompt pair')}. Edit them in the table on the page.")
+        st.caption(f"{plural(len(draft.pairs), 'prompt pair')}, in the table on the page.")
     elif draft.problem:
-        st.caption(escape_markdown(draft.problem))
+        told = draft.problem if draft.too_large else "The table on the page is not complete; it says what is missing."
+        st.caption(escape_markdown(told))
     else:
         st.caption("Write prompt pairs into the table on the page, or read a file.")
     return draft.pairs

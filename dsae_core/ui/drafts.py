@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -152,8 +154,47 @@ def base() -> pd.DataFrame:
 def take_edits() -> None:
     """Bring the table up to date; the editor calls this at every edit."""
     edits = st.session_state.get(editor_key())
-    if edits is not None:
-        st.session_state[_NOW] = edited(st.session_state[_BASE], edits)
+    if edits is None:
+        return
+    frame = edited(st.session_state[_BASE], edits)
+    if frame.map(lambda cell: "\t" in str(cell)).any(axis=None):
+        _open(spread_blocks(frame))
+    else:
+        st.session_state[_NOW] = frame
+
+
+def spread_blocks(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table in which cells that hold a block of a spreadsheet, columns parted by tabs, are the rows they mean.
+
+    The grid takes such a block apart where it is pasted over a selected cell, but not where the cell is being written.
+    """
+    rows: list[list[str]] = []
+    for cells in frame[list(COLUMNS)].to_numpy().tolist():
+        at = next((i for i, cell in enumerate(cells) if "\t" in str(cell)), None)
+        if at is None:
+            rows.append(cells)
+            continue
+        for n, line in enumerate(csv.reader(io.StringIO(cells[at]), delimiter="\t")):
+            before = cells[:at] if n == 0 else [""] * at
+            rows.append([*before, *line, *[""] * len(COLUMNS)][: len(COLUMNS)])
+    return pd.DataFrame({name: pd.Series([row[i] for row in rows], dtype=object) for i, name in enumerate(COLUMNS)})
+
+
+def lacks_spaces(draft: Draft) -> bool:
+    """Whether an answer or distractor starts with a letter or digit, where the model would write a space before it."""
+    return any(_spaced(cell) != cell for row in draft.rows for cell in (row.answer, row.distractor))
+
+
+def add_spaces() -> None:
+    """Put the space before every answer and distractor that has none."""
+    frame = table().copy()
+    for name in COLUMNS[2:]:
+        frame[name] = [_spaced(cell) if isinstance(cell, str) else cell for cell in frame[name]]
+    _open(frame)
+
+
+def _spaced(cell: str) -> str:
+    return "|".join(f" {part}" if part[:1].isalnum() else part for part in cell.split("|"))
 
 
 def edited(frame: pd.DataFrame, edits: Mapping[str, Any]) -> pd.DataFrame:

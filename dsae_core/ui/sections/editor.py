@@ -45,7 +45,8 @@ def _table(draft: Draft, model_name: str) -> None:
     st.html(
         '<p class="d-facts">One pair a row: a positive shows the behaviour, its negative is a near-copy on which it '
         "cannot happen. Answer and distractor are optional, and with them a run first checks that the model shows the "
-        "behaviour; write them as they continue the prompt, with the space before: “ Mary”.</p>"
+        "behaviour; write them as they continue the prompt, with the space before: “ Mary”. A block of a spreadsheet "
+        "can be pasted into the first cell.</p>"
     )
     st.data_editor(
         drafts.base(),
@@ -56,7 +57,7 @@ def _table(draft: Draft, model_name: str) -> None:
         on_change=drafts.take_edits,
         column_config={
             name: st.column_config.TextColumn(
-                name.capitalize(), help=text, width="large" if name in drafts.COLUMNS[:2] else "small"
+                name.capitalize(), help=text, width="large" if name in drafts.COLUMNS[:2] else "small", default=""
             )
             for name, text in _HELPS.items()
         },
@@ -94,6 +95,13 @@ def _buttons(draft: Draft, model_name: str) -> None:
             args=(model_name,),
             help="Load the model and see what it writes after every prompt, before anything is scored.",
         )
+        if drafts.lacks_spaces(draft):
+            st.button(
+                "Add the missing spaces",
+                key="add_spaces",
+                on_click=drafts.add_spaces,
+                help="Put a space before every answer and distractor that has none, as most models write them.",
+            )
         st.download_button(
             "Download CSV",
             "" if pairs is None else write_pairs_csv(pairs),
@@ -208,7 +216,7 @@ def alignment_sentence(rows: Sequence[AlignedRow], n: int) -> str:
             f"{plural(len(bad), 'row')} of {len(rows)} {'does' if len(bad) == 1 else 'do'} not align. Where lengths "
             f"differ all prompts are pooled, which costs accuracy, and patching is not possible.{more}"
         )
-    return f"{plural(len(bad), 'row')} of {len(rows)} cannot be compared.{more}"
+    return f"Not compared: {plural(len(bad), 'row')} of {len(rows)}, marked below.{more}"
 
 
 def tokens_table(rows: Sequence[AlignedRow], found: probes.PromptCheck | None) -> str:
