@@ -158,7 +158,16 @@ def _pictures(shown: Shown, threshold: float, stem: str) -> None:
     draw, width = charts[title]
     name = f"{stem}-{title.lower().replace(' ', '-')}"
     with st.container(horizontal=True, gap="small"):
-        picture_buttons(draw, title, described(shown), name, mode=mode, width=width, key="file")
+        picture_buttons(draw, title, caption(shown, threshold, title), name, mode=mode, width=width, key="file")
+
+
+def caption(shown: Shown, threshold: float, title: str) -> str:
+    """What stands below the title of a saved chart: the run, the threshold, and what its marks mean."""
+    words = [described(shown), f"threshold {threshold:g}"]
+    if title in ("Scores", "Circuit") and shown.view.truth is not None:
+        missed = "dashed" if title == "Scores" else "square"
+        words.append(f"dot: {TRUE_POSITIVE}; diamond: {FALSE_POSITIVE}; {missed}: {MISSED}")
+    return " · ".join(words)
 
 
 def pictures(view: View, threshold: float, edges: int, head: Head) -> dict[str, tuple[Callable[[], Drawing], int]]:
