@@ -13,7 +13,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, TimeoutError
-from support import click_head, open_page, open_sidebar, press_run, running_browser, running_server, wait_until_idle
+from support import (
+    click_head,
+    demo_tag,
+    open_page,
+    open_sidebar,
+    press_run,
+    running_browser,
+    running_server,
+    wait_until_idle,
+)
 
 SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
 GOOD = """positive,negative
@@ -63,7 +72,7 @@ def running(page: Page) -> None:
 
 def finished(page: Page) -> None:
     """A run that ended."""
-    if page.get_by_text("Stored demo").is_visible():  # the server remembers a run of an earlier picture
+    if demo_tag(page).is_visible():  # the server remembers a run of an earlier picture
         open_sidebar(page)
         press_run(page)
         wait_until_idle(page)
@@ -159,7 +168,7 @@ def editor(page: Page) -> None:
     """A task's prompts in the editor, checked with the model."""
     open_sidebar(page)
     page.get_by_role("button", name="Edit these prompts").click()
-    page.get_by_text("10 prompt pairs. Edit them").wait_for()
+    page.get_by_text("10 prompt pairs, in the table").wait_for()
     _close_sidebar(page)
     page.get_by_role("button", name="Check with the model").click()
     page.get_by_role("columnheader", name="Writes next").wait_for(timeout=300_000)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = [
@@ -152,6 +152,11 @@ def open_sidebar(page: Page) -> None:
     if button.is_visible():
         button.click()
         page.wait_for_timeout(600)
+
+
+def demo_tag(page: Page) -> Locator:
+    """The words above a result that say that it is the stored demo."""
+    return page.locator(".d-tag", has_text="Stored demo")
 
 
 def press_run(page: Page) -> None:

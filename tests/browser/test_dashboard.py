@@ -7,7 +7,16 @@ import re
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
-from support import RUN_SECONDS, click_head, needs_browser, open_page, open_sidebar, press_run, wait_until_idle
+from support import (
+    RUN_SECONDS,
+    click_head,
+    demo_tag,
+    needs_browser,
+    open_page,
+    open_sidebar,
+    press_run,
+    wait_until_idle,
+)
 
 pytestmark = needs_browser
 QUICK = "?examples=2&epochs=3"
@@ -21,7 +30,7 @@ def scores(page: Page) -> list[str]:
 
 
 def test_a_first_visit_shows_the_stored_demo(page: Page) -> None:
-    expect(page.get_by_text("Stored demo")).to_be_visible()
+    expect(demo_tag(page)).to_be_visible()
     expect(page.locator(".d-headline", has_text="10 prompt pairs point to")).to_be_visible()
     expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(5)
     expect(page.get_by_test_id("stException")).to_have_count(0)
@@ -106,7 +115,7 @@ def test_run_discovery_draws_a_new_heatmap(browser: Browser, url: str) -> None:
     expect(title(page, "Scores")).to_be_visible(timeout=1000 * RUN_SECONDS)
     expect(title(page, "Preview")).to_have_count(0)
     page.wait_for_timeout(1000)
-    expect(page.get_by_text("Stored demo")).to_have_count(0)
+    expect(demo_tag(page)).to_have_count(0)
     expect(page.get_by_text("Press Run discovery")).to_have_count(0)
     expect(page.locator(".d-eyebrow").first).to_contain_text("2 + 2 prompts")
     expect(page.locator(".d-headline", has_text="2 prompt pairs")).to_be_visible()
@@ -238,7 +247,7 @@ def test_the_keyboard_alone_cancels_a_run(browser: Browser, url: str) -> None:
     tab_to(page, page.get_by_role("button", name="Cancel"))
     page.keyboard.press("Enter")
     page.get_by_text("The run was cancelled").wait_for(timeout=1000 * RUN_SECONDS)
-    expect(page.get_by_text("Stored demo")).to_be_visible()
+    expect(demo_tag(page)).to_be_visible()
     page.context.close()
 
 
@@ -268,7 +277,7 @@ def test_a_run_can_be_cancelled(browser: Browser, url: str) -> None:
     press_run(page)
     page.get_by_role("button", name="Cancel").click()
     page.get_by_text("The run was cancelled").wait_for(timeout=300_000)
-    expect(page.get_by_text("Stored demo")).to_be_visible()
+    expect(demo_tag(page)).to_be_visible()
     expect(page.get_by_role("button", name="Run discovery")).to_be_enabled()
     page.context.close()
 
@@ -288,7 +297,7 @@ def test_a_second_visitor_s_run_waits_for_the_first(browser: Browser, url: str) 
     first.get_by_text("The run was cancelled").wait_for(timeout=1000 * RUN_SECONDS)
     expect(waiting).to_have_count(0)
     second.locator(".d-headline", has_text="2 prompt pairs").wait_for(timeout=1000 * RUN_SECONDS)
-    expect(first.get_by_text("Stored demo")).to_be_visible()  # the other's result is not its own
+    expect(demo_tag(first)).to_be_visible()  # the other's result is not its own
     for page in (first, second):
         expect(page.get_by_test_id("stException")).to_have_count(0)
         page.context.close()

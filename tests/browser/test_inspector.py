@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from support import click_head, needs_browser, open_page
+from support import click_head, demo_tag, needs_browser, open_page
 
 pytestmark = [*needs_browser, pytest.mark.model]
 LONG = 120_000
@@ -77,7 +77,7 @@ def test_validating_can_be_cancelled_and_asked_again(page: Page) -> None:
 
 def test_a_task_s_prompts_can_be_edited_and_checked(page: Page) -> None:
     page.get_by_role("button", name="Edit these prompts").click()
-    expect(page.get_by_text("10 prompt pairs. Edit them")).to_be_visible()
+    expect(page.get_by_text("10 prompt pairs, in the table")).to_be_visible()
     table = page.get_by_test_id("stDataFrame")
     page.wait_for_timeout(500)  # until the table has found its place
     table.dblclick(position={"x": 200, "y": 52})  # the first row's positive
@@ -95,7 +95,7 @@ def test_a_task_s_prompts_can_be_edited_and_checked(page: Page) -> None:
     saved = download.value.path().read_text()
     assert saved.splitlines()[0] == "positive,negative,answer,distractor"
     assert "swimming" in saved
-    expect(page.get_by_text("Stored demo")).to_be_visible()  # the result stays
+    expect(demo_tag(page)).to_be_visible()  # the result stays
 
 
 def test_prompts_are_shown_as_they_are_written(page: Page) -> None:
@@ -103,7 +103,7 @@ def test_prompts_are_shown_as_they_are_written(page: Page) -> None:
     page.locator("input[type=file]").set_input_files(
         {"name": "p.csv", "mimeType": "text/csv", "buffer": HOSTILE.encode()}
     )
-    expect(page.get_by_text("2 prompt pairs. Edit them")).to_be_visible()
+    expect(page.get_by_text("2 prompt pairs, in the table")).to_be_visible()
     page.get_by_role("button", name="Check with the model").click()
     expect(page.get_by_role("columnheader", name="Writes next")).to_be_visible(timeout=LONG)
     expect(page.locator(".d-flag").first).to_contain_text("3 tokens against 4")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
-from support import needs_browser, open_page, running_server
+from support import demo_tag, needs_browser, open_page, running_server
 
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
@@ -82,7 +82,7 @@ def test_a_run_opens_on_discover_with_its_settings(page: Page) -> None:
     row(page, "seed 32").get_by_role("button", name="Open").click()
     expect(page.locator(".d-eyebrow").first).to_contain_text("seed 32", timeout=20_000)
     expect(page.get_by_role("spinbutton", name="Seed")).to_have_value("32")
-    expect(page.get_by_text("Stored demo")).to_have_count(0)
+    expect(demo_tag(page)).to_have_count(0)
     expect(page.get_by_text("Settings changed since this run")).to_have_count(0)
     expect(page.get_by_test_id("stException")).to_have_count(0)
 
@@ -171,11 +171,11 @@ def test_a_shared_link_opens_the_run_in_another_session(
     assert address.startswith(url)
     other = open_page(browser, address)
     expect(other.locator(".d-eyebrow").first).to_contain_text(said)
-    expect(other.get_by_text("Stored demo")).to_have_count(0)
+    expect(demo_tag(other)).to_have_count(0)
     expect(other.get_by_text("Settings changed since this run")).to_have_count(0)
     other.context.close()
     fresh = open_page(browser, url)  # and what one session opened is not another's
-    expect(fresh.get_by_text("Stored demo")).to_be_visible()
+    expect(demo_tag(fresh)).to_be_visible()
     fresh.context.close()
 
 
