@@ -26,7 +26,7 @@ from dsae_core.ui.charts import comparison as charts
 from dsae_core.ui.comparison import Board, CompareRequest, Difference, Line, comparison_work
 from dsae_core.ui.jobs import JobQueue
 from dsae_core.ui.library import library
-from dsae_core.ui.sections import compare_methods, compare_runs
+from dsae_core.ui.sections import compare_board, compare_methods, compare_runs
 from dsae_core.ui.view import FALSE_POSITIVE, MISSED, OUTSIDE, TRUE_POSITIVE, View
 
 TWO = ("paired", "norm")
@@ -351,9 +351,26 @@ def test_with_a_circuit_the_best_is_named(app: AppTest, monkeypatch: pytest.Monk
     table = app.dataframe[0].value
     best = table.iloc[0]
     assert table["auc"].is_monotonic_decreasing
-    assert f"{best['method']} ranks the measured circuit best" in html(app)
+    assert f'd-headline">{best["method"]} ' in html(app)
     assert "Accuracy and cost" in html(app)
     assert "found, not in it" in html(app)
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ([(0.97, 0.8), (0.95, 0.88)], "A has the best ROC AUC (.97), B the best average precision (.88)"),
+        ([(0.97, 0.8), (0.95, 0.7)], "A ranks the measured circuit best: ROC AUC .97, average precision .80, in 1.0 s"),
+        ([(0.97, 0.8), (0.97, 0.9)], "B ranks the measured circuit best: ROC AUC .97, average precision .90, in 1.0 s"),
+        ([(0.97, 0.8), (0.95, 0.8)], "A ranks the measured circuit best: ROC AUC .97, average precision .80, in 1.0 s"),
+        ([(0.97, 0.8)], "A ranks the measured circuit: ROC AUC .97, average precision .80, in 1.0 s"),
+    ],
+)
+def test_best_is_said_of_a_method_that_leads_in_both_figures(figures: list[tuple[float, float]], said: str) -> None:
+    board = Board(CompareRequest(methods=("a", "b")[: len(figures)]), truth=small_truth())
+    for method, (auc, precision) in zip("ab", figures, strict=False):
+        board.add(line([[1.0]], method, auc=auc, average_precision=precision))
+    assert compare_board.sentence(board, under_way=False) == f"{said}."
 
 
 def test_no_method_no_comparison(app: AppTest) -> None:

@@ -60,11 +60,7 @@ def sentence(board: Board, *, under_way: bool) -> str:
     if not scored:
         return "No method gave scores."
     if board.truth is not None:
-        best = max(scored, key=lambda line: line.auc or 0.0)
-        kind = "measured" if board.truth.name == "measured" else f"“{board.truth.name}”"
-        return (
-            f"{best.title} ranks the {kind} circuit best: ROC AUC {share(best.auc or 0.0)} in {seconds(best.seconds)}."
-        )
+        return _against_truth(scored, "measured" if board.truth.name == "measured" else f"“{board.truth.name}”")
     if len(scored) == 1:
         return f"{scored[0].title} took {seconds(scored[0].seconds)}; choose a second method to compare."
     frame = comparison.agreement(scored)
@@ -76,6 +72,17 @@ def sentence(board: Board, *, under_way: bool) -> str:
         f"{alike['first']} and {alike['second']} order the heads most alike: rank correlation "
         f"{correlation_text(float(alike['correlation']))}."
     )
+
+
+def _against_truth(scored: list[Line], kind: str) -> str:
+    """The best method in a sentence; two of them where one has the best area and another the best precision."""
+    best = max(scored, key=lambda line: (line.auc or 0.0, line.average_precision or 0.0))
+    precise = max(scored, key=lambda line: (line.average_precision or 0.0, line.auc or 0.0))
+    auc, precision = share(best.auc or 0.0), share(precise.average_precision or 0.0)
+    if best is not precise and best.average_precision != precise.average_precision:
+        return f"{best.title} has the best ROC AUC ({auc}), {precise.title} the best average precision ({precision})."
+    figures = f"ROC AUC {auc}, average precision {precision}, in {seconds(best.seconds)}."
+    return f"{best.title} ranks the {kind} circuit{' best' if len(scored) > 1 else ''}: {figures}"
 
 
 def _notes(board: Board) -> str:
