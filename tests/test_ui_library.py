@@ -338,7 +338,11 @@ def test_runs_are_listed_and_searched(app: AppTest) -> None:
     assert html(app).count('class="d-run"') == 15
     app.text_input(key="runs_search").set_value("seed 13").run()
     assert html(app).count('class="d-run"') == 1
+    assert "1 of 15 runs matches." in html(app)
+    app.text_input(key="runs_search").set_value("positional").run()
+    assert "15 of 15 runs match." in html(app)
     app.text_input(key="runs_search").set_value("<b>none").run()
+    assert "No run matches." in html(app)
     assert "No run has all the words of “&lt;b&gt;none”" in html(app)
 
 
@@ -405,6 +409,15 @@ def test_a_damaged_library_leaves_the_page_standing(app: AppTest) -> None:
     app.button[0].click().run()
     assert "The damaged library is now" in html(app)
     assert "No run is kept yet." in html(app)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(1, "&lt;0.1 MB"), (49_999, "&lt;0.1 MB"), (50_000, "0.1 MB"), (8e6, "8.0 MB")]
+)
+def test_a_small_run_has_a_size(size: int, said: str) -> None:
+    library().keep(run_of())
+    (entry,) = library().entries()
+    assert f"· {said}</p>" in saved.row_html(dataclasses.replace(entry, size=size), None)
 
 
 def test_times_are_the_visitor_s() -> None:

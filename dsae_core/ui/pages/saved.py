@@ -29,7 +29,8 @@ FIRST_SHOWN, MORE_SHOWN = 12, 24
 MAX_UPLOAD = 50
 """MB; a run of a hundred pairs on a model of 270 heads has about 8. The server takes no more of any file."""
 
-_SHOWN, _SAID, _PROBLEM, _UPLOADS = "runs_shown", "runs_said", "runs_problem", "runs_uploads"
+_SHOWN, _SEARCH, _UPLOADS = "runs_shown", "runs_search", "runs_uploads"
+_SAID, _PROBLEM = "runs_said", "runs_problem"
 _IMPORT, _DELETES = "runs_import", "runs_deletes"
 
 
@@ -38,17 +39,19 @@ def page() -> None:
     theme.apply(sidebar=False)
     runs = library()
     try:
-        total = runs.count()
-        _top(runs, total)
+        total, search = runs.count(), (st.session_state.get(_SEARCH) or "").strip()
+        found = runs.count(search) if total and search else total
+        _top(runs, total, found if search else None)
         if total:
-            _list(runs, total)
+            _list(runs, found)
         else:
             _nothing_yet()
     except UserError as error:
         _unusable(runs, error)
 
 
-def _top(runs: Library, total: int) -> None:
+def _top(runs: Library, total: int, found: int | None) -> None:
+    """The headline, with how many runs a search found where there is one, and the way in for files."""
     with st.container(horizontal=True, vertical_alignment="center", wrap=False):
         st.html(f'<div class="d-eyebrow"><span>Kept in {escape_html(runs.place)}</span></div>')
         with st.popover("Import", key=_IMPORT, on_change="rerun", help="Take in a run that was saved as a file."):
@@ -59,13 +62,21 @@ def _top(runs: Library, total: int) -> None:
         if limits is None
         else ("for this visit", f"until you leave, {limits.kept_runs} at most; nobody else sees them")
     )
+    kept = f"{plural(total, 'run')} {'is' if total == 1 else 'are'} kept {where}."
     st.html(
-        f'<h1 class="d-headline">{plural(total, "run")} {"is" if total == 1 else "are"} kept {where}.</h1>'
+        f'<h1 class="d-headline">{kept if found is None else matching(found, total)}</h1>'
         f'<p class="d-note">Every finished run is kept, with its scores, codes, settings and prompts, {whose}.</p>'
         if total
         else '<h1 class="d-headline">No run is kept yet.</h1>'
     )
     _messages()
+
+
+def matching(found: int, total: int) -> str:
+    """How many runs a search found: "1 of 2 runs matches", "No run matches"."""
+    if not found:
+        return "No run matches."
+    return f"{found:,} of {plural(total, 'run')} {'matches' if found == 1 else 'match'}."
 
 
 def _messages() -> None:
@@ -110,11 +121,11 @@ def _set_aside(runs: Library) -> None:
 # --- the list ----------------------------------------------------------------------------------------------
 
 
-def _list(runs: Library, total: int) -> None:
+def _list(runs: Library, found: int) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         search = st.text_input(
             "Search",
-            key="runs_search",
+            key=_SEARCH,
             type="search",
             placeholder="name, model, task, setting or prompt",
             max_chars=200,
@@ -131,7 +142,6 @@ def _list(runs: Library, total: int) -> None:
             help="Download data: the list of runs, without their scores.",
         )
     shown = st.session_state.get(_SHOWN, FIRST_SHOWN)
-    found = runs.count(search) if search else total
     if not found:
         st.html(f'<p class="d-panel">No run has all the words of “{escape_html(search)}”.</p>')
         return
@@ -173,7 +183,7 @@ def row_html(entry: Entry, zone: str | None) -> str:
         f"{entry.positives} + {entry.negatives} prompts",
         *(f"{name} {value}" for name, value in entry.options),
         local_time(entry.kept, zone),
-        f"{entry.size / 1e6:.1f} MB",
+        f"{entry.size / 1e6:.1f} MB" if entry.size >= 50_000 else "<0.1 MB",
     ]
     tag = '<span class="d-tag">Imported</span>' if entry.imported else ""
     auc = "" if entry.auc is None else f'<div class="d-figure"><b>{share(entry.auc)}</b><span>ROC AUC</span></div>'
