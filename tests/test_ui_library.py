@@ -20,7 +20,7 @@ from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery, read_discovery
 from dsae_core.settings import METHODS, PositionalSettings
 from dsae_core.ui import library as module
-from dsae_core.ui.library import DamagedError, Library, clean_name, keep, library, parse, recall
+from dsae_core.ui.library import DamagedError, Library, clean_name, keep, library, parse, parse_named, recall
 from dsae_core.ui.pages import saved
 from dsae_core.ui.request import CUSTOM, RunRequest
 from dsae_core.ui.text import local_time
@@ -244,6 +244,47 @@ def test_what_was_saved_can_be_imported(tmp_path: Path) -> None:
     assert parse(b"\xef\xbb\xbf" + path.read_bytes()).to_dict() == found.to_dict()
 
 
+def test_a_name_goes_with_the_file(runs: Library, tmp_path: Path) -> None:
+    found = run_of(7)
+    named, _ = runs.keep(found, name="my antonyms")
+    path = tmp_path / "run.json"
+    path.write_bytes(runs.export(named))
+    assert parse_named(path.read_bytes())[1] == "my antonyms"
+    assert read_discovery(path).to_dict() == found.to_dict()  # who knows no names reads it as ever
+    runs.rename(named, "")
+    assert runs.export(named) == found.to_json()
+    assert parse_named(found.to_json())[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("date", "made"),
+    [
+        ("2026-11-02T23:05:00+00:00", "2026-11-02T23:05:00+00:00"),
+        ("2026-11-03T01:05:00+02:00", "2026-11-02T23:05:00+00:00"),
+        *(
+            (date, None)
+            for date in ("", "soon", "2026-11-02", "0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00")
+        ),
+    ],
+)
+def test_a_run_has_the_time_that_its_file_says(runs: Library, date: str, made: str | None) -> None:
+    found = dataclasses.replace(run_of(), provenance={"date": date})
+    entry = runs.entry(runs.keep(found, imported=True)[0])
+    assert entry is not None
+    assert (entry.made and entry.made.isoformat()) == made
+
+
+def test_a_library_of_the_first_schema_is_brought_up_to_date(runs: Library) -> None:
+    number, _ = runs.keep(run_of(), name="old")
+    with sqlite3.connect(runs.path) as connection:
+        connection.execute("ALTER TABLE runs DROP COLUMN made")
+        connection.execute("PRAGMA user_version = 1")
+    entry = Library(runs.path).entry(number)
+    assert entry is not None
+    assert (entry.name, entry.made) == ("old", None)
+    assert runs.keep(run_of(1))[1]
+
+
 def document(**changes: Any) -> bytes:
     return json.dumps({**run_of().to_dict(), **changes}).encode()
 
@@ -272,6 +313,8 @@ def document(**changes: Any) -> bytes:
         (document(settings={"method": "positional", "k": [1]}), "not plain values"),
         (document(settings={"method": "x" * 200}), "not plain values"),
         (document(provenance={"model": "x" * 400}), "too long"),
+        (document(name=7), "its name is no text"),
+        (document(name="\ud800"), "its name is no Unicode text"),
         (document(prompts={**run_of().to_dict()["prompts"], "positive": ["a"], "negative": ["b"]}), "as many"),
     ],
 )
@@ -390,6 +433,17 @@ def test_a_good_file_is_imported_once(app: AppTest) -> None:
     upload(app, document())
     assert "is in the library already" in html(app)
     assert library().count() == 1
+
+
+def test_an_imported_file_has_its_name_and_both_times(app: AppTest) -> None:
+    upload(app, document(name=f"{HOSTILE}\n" + "x" * 500, provenance={"date": "2026-11-02T23:05:00+00:00"}))
+    (entry,) = library().entries()
+    assert len(entry.name) == module.MAX_NAME
+    assert entry.name.startswith(f"{HOSTILE} xxx")
+    assert "<img" not in html(app)
+    assert "&lt;img" in html(app)
+    assert "Imported</span>" in html(app)
+    assert "· 2 Nov 2026, 23:05 UTC, imported " in html(app)
 
 
 def test_a_bad_file_is_refused_and_the_page_stays(app: AppTest) -> None:

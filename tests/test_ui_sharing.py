@@ -224,6 +224,23 @@ def test_file_names_are_plain() -> None:
     assert sharing.file_stem(RunRequest(task="../<x>", method="a b", seed=3)) == "x-a-b-seed3"
 
 
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("my antonyms", "my-antonyms"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("C:\\run.", "C-run"),
+        ("\uff0e\uff0e\uff0fx\x00.json", "x-json"),  # full stops and a slash of another width
+        ("Ägypten", "Agypten"),
+        ("日本語", "ioi-positional-seed0"),
+        (" . ", "ioi-positional-seed0"),
+        ("x" * 59 + " y", "x" * 59),
+    ],
+)
+def test_a_name_becomes_a_file_s_and_never_a_path(name: str, stem: str) -> None:
+    assert sharing.file_stem(RunRequest(), name) == stem
+
+
 # --- circuits ----------------------------------------------------------------------------------------------
 
 

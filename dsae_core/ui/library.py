@@ -22,6 +22,7 @@ import platformdirs
 import streamlit as st
 from filelock import FileLock, Timeout
 
+from dsae_core import documents
 from dsae_core.codes import INACTIVE
 from dsae_core.errors import UserError
 from dsae_core.limits import demo_limits
@@ -30,7 +31,7 @@ from dsae_core.tasks import TASKS
 from dsae_core.ui.request import CUSTOM, RunRequest
 from dsae_core.ui.view import View
 
-SCHEMA = 1
+SCHEMA = 2
 BUSY_SECONDS = 5.0
 """How long to wait for another thread or process that writes."""
 
@@ -45,6 +46,7 @@ CREATE TABLE IF NOT EXISTS runs (
     request TEXT NOT NULL,                -- of the settings that gave it, '' where they are not known
     name TEXT NOT NULL DEFAULT '',
     kept TEXT NOT NULL,
+    made TEXT NOT NULL DEFAULT '',        -- when it was computed, '' where its document does not say
     imported INTEGER NOT NULL,
     model TEXT NOT NULL,
     task TEXT NOT NULL,
@@ -60,8 +62,11 @@ CREATE TABLE IF NOT EXISTS runs (
     document BLOB NOT NULL                -- the discovery's JSON, packed with zlib
 )
 """
+_UPGRADES = {1: "ALTER TABLE runs ADD COLUMN made TEXT NOT NULL DEFAULT ''"}
+"""From a schema to the next."""
+
 _COLUMNS = (
-    "id, name, kept, imported, model, task, method, seed, options, positives, negatives, layers, heads, auc, "
+    "id, name, kept, made, imported, model, task, method, seed, options, positives, negatives, layers, heads, auc, "
     "length(document)"
 )
 _OWN = "visit_library"
@@ -80,6 +85,7 @@ class Entry:
         id: its number; a deleted run's is not given again.
         name: what somebody called it, "" where nobody did.
         kept: when it was (last) kept, UTC.
+        made: when it was computed, UTC, as its file says; None where that does not.
         imported: whether it came from a file and not from a run on this machine.
         model: name of the model.
         task: name of the task, CUSTOM for a user's own prompts.
@@ -97,6 +103,7 @@ class Entry:
     id: int
     name: str
     kept: datetime
+    made: datetime | None
     imported: bool
     model: str
     task: str
@@ -211,11 +218,18 @@ class Library:
 
     def load(self, number: int) -> Discovery:
         """A kept run, whole."""
+        return _unpacked(self._of(number, "document"))
+
+    def export(self, number: int) -> bytes:
+        """A kept run as a file: its JSON and the name it has here, which parse_named reads."""
+        return named_json(self.load(number), str(self._of(number, "name")))
+
+    def _of(self, number: int, column: str) -> Any:
         with self._open() as connection:
-            row = connection.execute("SELECT document FROM runs WHERE id = ?", (number,)).fetchone()
+            row = connection.execute(f"SELECT {column} FROM runs WHERE id = ?", (number,)).fetchone()
         if row is None:
             raise UserError("This run is no longer in the library; somebody deleted it.")
-        return _unpacked(row[0])
+        return row[0]
 
     def recall(self, request: RunRequest) -> Discovery | None:
         """The latest run made here with these settings; what files brought does not count."""
@@ -277,12 +291,15 @@ class Library:
         """Make the table where there is none."""
         connection.create_function("folded", 1, _folded, deterministic=True)
         version = _version(connection)
-        if version == 0:
+        if version == 0 or version in _UPGRADES:
             # Two connections that change the journal at once get "locked" without any wait, hence the lock.
             with FileLock(f"{self.path}.lock", timeout=BUSY_SECONDS):
-                if _version(connection) == 0:
+                version = _version(connection)
+                if version == 0:
                     connection.execute("PRAGMA journal_mode = WAL")
                     _create(connection)
+                elif version in _UPGRADES:
+                    _upgrade(connection, version)
         elif version != SCHEMA:
             raise UserError(f"The run library {self.path} was made by another version of dsae-core; update this one.")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -359,8 +376,19 @@ def clean_name(name: str) -> str:
     return "".join(c for c in " ".join(name.split()) if c.isprintable())[:MAX_NAME].strip()
 
 
+def named_json(found: Discovery, name: str) -> bytes:
+    """A run's JSON with the name that somebody gave it, which readers of a Discovery pass over."""
+    text = found.to_json()
+    return text[:-1] + b',"name":' + orjson.dumps(name) + b"}" if name else text
+
+
 def parse(content: bytes) -> Discovery:
-    """The discovery in an uploaded file, checked for all that the pages rely on.
+    """The discovery in an uploaded file, as parse_named."""
+    return parse_named(content)[0]
+
+
+def parse_named(content: bytes) -> tuple[Discovery, str]:
+    """The discovery in an uploaded file, checked for all that the pages rely on, and its name, "" where it has none.
 
     Raises:
         UserError: it is not one; the message says what is wrong.
@@ -373,7 +401,11 @@ def parse(content: bytes) -> Discovery:
         ) from error
     found = Discovery.from_dict(data)
     check(found)
-    return found
+    try:
+        name = clean_name(documents.text(data.get("name", ""), "its name"))
+    except ValueError as error:
+        raise UserError(f"The saved discovery is malformed: {error}.") from error
+    return found, name
 
 
 def check(found: Discovery) -> None:
@@ -417,6 +449,7 @@ def _row(found: Discovery, *, name: str, imported: bool) -> dict[str, Any]:
         "request": request_digest(request),
         "name": clean_name(name),
         "kept": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        "made": _made(found),
         "imported": int(imported),
         "model": found.model_name,
         "task": found.task,
@@ -439,12 +472,25 @@ def _row(found: Discovery, *, name: str, imported: bool) -> dict[str, Any]:
     }
 
 
+def _made(found: Discovery) -> str:
+    """When a run was computed, UTC; "" where its provenance says no such time."""
+    try:
+        when = datetime.fromisoformat(str(found.provenance.get("date", "")))
+    except ValueError:
+        return ""
+    # A page shows it in any time zone, which the first and the last year do not have room for.
+    if when.tzinfo is None or not 1970 <= when.year < 9999:
+        return ""
+    return when.astimezone(timezone.utc).isoformat(timespec="seconds")
+
+
 def _entry(row: tuple[Any, ...]) -> Entry:
-    number, name, kept, imported, model, task, method, seed, options, *rest = row
+    number, name, kept, made, imported, model, task, method, seed, options, *rest = row
     return Entry(
         number,
         name,
         datetime.fromisoformat(kept),
+        datetime.fromisoformat(made) if made else None,
         bool(imported),
         model,
         task,
@@ -480,6 +526,15 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute(_CREATE)
     connection.execute("CREATE INDEX IF NOT EXISTS runs_request ON runs (request)")
     connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a library of an earlier schema to this one, wholly or not at all."""
+    connection.execute("BEGIN IMMEDIATE")
+    for earlier in range(version, SCHEMA):
+        connection.execute(_UPGRADES[earlier])
+    connection.execute(f"PRAGMA user_version = {SCHEMA}")
+    connection.execute("COMMIT")
 
 
 def _version(connection: sqlite3.Connection) -> int:

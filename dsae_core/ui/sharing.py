@@ -7,6 +7,7 @@ import json
 import keyword
 import re
 import textwrap
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -62,9 +63,15 @@ def carries_prompts(request: RunRequest) -> bool:
     return request.task != CUSTOM or "prompts" in request.to_query()
 
 
-def file_stem(request: RunRequest) -> str:
-    """The start of the names of a run's files."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", f"{request.task}-{request.method}-seed{request.seed}").strip("-")[:60]
+def file_stem(request: RunRequest, name: str = "") -> str:
+    """The start of the names of a run's files: of its name, where it has one in letters that all systems take."""
+    return _plain(name) or _plain(f"{request.task}-{request.method}-seed{request.seed}")
+
+
+def _plain(text: str) -> str:
+    """Text as a file's name, without anything that could be a path: ASCII letters without accents, digits, hyphens."""
+    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9]+", "-", letters)[:60].strip("-")
 
 
 def python(discovery: Discovery, threshold: float) -> str:

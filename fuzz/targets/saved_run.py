@@ -37,7 +37,10 @@ def example(task: str, pooled: bool) -> Discovery:
     )
 
 
-_SEEDS = tuple(json.dumps(example(*kind).to_dict()).encode() for kind in (("ioi", False), ("custom", True)))
+_SEEDS = (
+    json.dumps(example("ioi", False).to_dict()).encode(),
+    json.dumps({**example("custom", True).to_dict(), "name": "a name"}).encode(),
+)
 
 
 def _run(data: bytes) -> None:
@@ -49,10 +52,12 @@ def _run(data: bytes) -> None:
     if found is not None:
         _check(found)
     try:
-        shown = library.parse(data)
+        shown, name = library.parse_named(data)
     except UserError:
         return
-    require(library.parse(json.dumps(shown.to_dict()).encode()).to_dict() == shown.to_dict(), "upload reads back")
+    again, same_name = library.parse_named(library.named_json(shown, name))
+    require(again.to_dict() == shown.to_dict(), "upload reads back")
+    require(name == same_name and len(name) <= library.MAX_NAME, "its name is another")
 
 
 def _check(found: Discovery) -> None:

@@ -110,6 +110,7 @@ def test_export_delete_and_import_bring_a_run_back(page: Page, data: Path) -> No
     found.get_by_role("button", name="More").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Export (JSON)").click()
+    assert download.value.suggested_filename == "to-and-fro.json"
     content = download.value.path().read_bytes()
     assert json.loads(content)["settings"]["seed"] == 40
     page.get_by_role("button", name="Delete").click()
@@ -126,7 +127,7 @@ def test_export_delete_and_import_bring_a_run_back(page: Page, data: Path) -> No
     expect(found).to_have_count(0)
     upload(page, content)
     expect(page.get_by_text("was imported.")).to_be_visible()
-    expect(row(page, "seed 40")).to_have_count(1)
+    expect(row(page, "to and fro")).to_have_count(1)
     expect(row(page, "Imported")).to_have_count(1)
 
 

@@ -17,7 +17,7 @@ from dsae_core.ui.library import (
     Entry,
     Library,
     library,
-    parse,
+    parse_named,
     task_title,
 )
 from dsae_core.ui.request import CUSTOM, RunRequest
@@ -182,7 +182,7 @@ def row_html(entry: Entry, zone: str | None) -> str:
         *([task_title(entry.task), entry.method, f"seed {entry.seed}"] if entry.name else []),
         f"{entry.positives} + {entry.negatives} prompts",
         *(f"{name} {value}" for name, value in entry.options),
-        local_time(entry.kept, zone),
+        _times(entry, zone),
         f"{entry.size / 1e6:.1f} MB" if entry.size >= 50_000 else "<0.1 MB",
     ]
     tag = '<span class="d-tag">Imported</span>' if entry.imported else ""
@@ -193,6 +193,14 @@ def row_html(entry: Entry, zone: str | None) -> str:
     )
 
 
+def _times(entry: Entry, zone: str | None) -> str:
+    """When a run was kept; of an imported one, when it was computed and when it came."""
+    kept = local_time(entry.kept, zone)
+    if not entry.imported:
+        return kept
+    return f"imported {kept}" if entry.made is None else f"{local_time(entry.made, zone)}, imported {kept}"
+
+
 def frame(entries: Sequence[Entry]) -> pd.DataFrame:
     """The list as data."""
     columns = ["title", "model", "task", "method", "seed", "positives", "negatives", "auc", "imported"]
@@ -200,6 +208,7 @@ def frame(entries: Sequence[Entry]) -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=columns)
     found["options"] = [json.dumps(dict(entry.options)) for entry in entries]
     found["kept"] = [entry.kept.isoformat(timespec="seconds") for entry in entries]
+    found["made"] = [entry.made.isoformat(timespec="seconds") if entry.made else "" for entry in entries]
     return found
 
 
@@ -229,14 +238,14 @@ def _menu(runs: Library, entry: Entry) -> None:
         routes.go("compare")
     st.download_button(
         "Export (JSON)",
-        lambda: runs.load(entry.id).to_json(),  # called when no session is at hand to ask for its library
+        lambda: runs.export(entry.id),  # called when no session is at hand to ask for its library
         f"{_stem(entry)}.json",
         "application/json",
         key=f"run_export_{entry.id}",
         icon=":material/download:",
         type="tertiary",
         on_click="ignore",
-        help="The whole run; Import and read_discovery() read it back.",
+        help="The whole run, with its name; Import and read_discovery() read it back.",
     )
     st.button(
         "Delete",
@@ -260,7 +269,7 @@ def _ask_to_delete(number: int) -> None:
 
 
 def _stem(entry: Entry) -> str:
-    return file_stem(RunRequest(task=entry.task, method=entry.method, seed=entry.seed))
+    return file_stem(RunRequest(task=entry.task, method=entry.method, seed=entry.seed), entry.name)
 
 
 @st.dialog("Delete this run?")
@@ -334,7 +343,8 @@ def _take_in(key: str) -> None:
         if (limits := demo_limits()) is not None:
             limits.check_upload(file.size)
         runs = library()
-        number, new = runs.keep(parse(file.getvalue()), imported=True)
+        found, name = parse_named(file.getvalue())
+        number, new = runs.keep(found, name=name, imported=True)
         entry = runs.entry(number)
         title = entry.title if entry else file.name
         st.session_state[_SAID] = f"“{title}” {'was imported' if new else 'is in the library already'}."
