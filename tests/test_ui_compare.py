@@ -14,7 +14,6 @@ import torch
 from streamlit.testing.v1 import AppTest
 from test_ui_view import small_discovery, small_truth
 
-from dsae_core.baselines import BASELINES
 from dsae_core.behaviour import Behaviour
 from dsae_core.benchmark import ALL_METHODS, score_heads
 from dsae_core.errors import UserError
@@ -79,7 +78,32 @@ def test_usual_times_are_of_methods_that_there_are() -> None:
     assert set(comparison.USUAL_SECONDS) <= set(ALL_METHODS)
     assert set(comparison.FAST) <= set(ALL_METHODS) - set(comparison.USUAL_SECONDS)
     assert compare_methods.method_label("eap") == "Edge attribution · 5 s"
-    assert set(compare_methods.SHORT_TITLES) <= set(BASELINES)
+
+
+def test_every_method_is_explained_under_its_one_name(app: AppTest) -> None:
+    assert list(comparison.EXPLAINED) == list(ALL_METHODS)
+    app.run()
+    (before,) = app.expander
+    assert before.markdown[0].value == comparison.explained(ALL_METHODS)
+    titles = [comparison.method_title(method) for method in ALL_METHODS]
+    assert [line.split("**")[1] for line in before.markdown[0].value.splitlines()] == titles
+    assert [option.content.split(" · ")[0] for option in app.pills[0].proto.options] == titles
+    finish(start(app, *TWO))
+    (after,) = app.expander
+    assert len(after.markdown[0].value.splitlines()) == 2
+
+
+def draw_about() -> None:
+    """The script of another page."""
+    from dsae_core.ui.pages import about
+
+    about.page()
+
+
+def test_about_explains_every_method() -> None:
+    page = AppTest.from_function(draw_about, default_timeout=60).run()
+    assert not page.exception
+    assert comparison.explained(ALL_METHODS) in page.markdown[0].value
 
 
 def test_two_runs_head_by_head() -> None:

@@ -52,10 +52,10 @@ _ALL = (
     Baseline("attribution", "Attribution patching", "gradients, answers", attribution_patching),
     Baseline("ig5", "Integrated gradients, 5 steps", "gradients, answers", integrated_gradients),
     Baseline("ig10", "Integrated gradients, 10 steps", "gradients, answers", partial(integrated_gradients, steps=10)),
-    Baseline("eap", "Edge attribution patching, to heads", "gradients, answers", edge_attribution),
+    Baseline("eap", "Edge attribution", "gradients, answers", edge_attribution),
     Baseline("subnetwork", "Subnetwork probing", "gradients", subnetwork_probing),
-    Baseline("acdc", "Greedy pruning (ACDC, heads)", "ablations", greedy_pruning),
-    Baseline("patching", "Exact patching, same prompts", "ablations, answers", exact_patching),
+    Baseline("acdc", "Greedy pruning (ACDC)", "ablations", greedy_pruning),
+    Baseline("patching", "Exact patching", "ablations, answers", exact_patching),
 )
 BASELINES: Mapping[str, Baseline] = {baseline.name: baseline for baseline in _ALL}
 

@@ -43,6 +43,35 @@ USUAL_SECONDS = {"ig5": 4, "ig10": 7, "eap": 5, "subnetwork": 27, "acdc": 59, "p
 """What slow methods take on ten pairs with the default model and two CPU cores: medians of the rows in
 benchmarks/results/accuracy.*.json."""
 
+EXPLAINED = {
+    "positional": "How differently a head's codes read on a positive and on its negative, position by position, and "
+    "how much of that reaches the prediction; this project's method.",
+    "paper": "The number of a head's codes that only positives have, positions pooled; O'Neill & Bui 2024, "
+    "arXiv 2405.12522.",
+    "random": "A number drawn by the seed: what no method may be worse than.",
+    "norm": "How much a head writes on positives, whatever the negatives are.",
+    "paired_pooled": "How much what a head writes, averaged over positions, differs between the two prompts of a pair.",
+    "paired": "How much what a head writes differs between the two prompts of a pair, where it differs most.",
+    "paired_scaled": "The paired difference relative to the size of the stream that it is added to.",
+    "paired_flow": "The positional method's formula on the head outputs themselves, without codes: it shows what codes "
+    "cost or bring.",
+    "hisp": "How much the answer's score would change if the head were turned down, from gradients; Michel et al. "
+    "2019, arXiv 1905.10650.",
+    "attribution": "What exact patching would give, estimated from gradients; Nanda 2023, and Syed et al. 2023, "
+    "arXiv 2310.10348.",
+    "ig5": "Attribution patching with gradients averaged over five steps from the negative to the positive; "
+    "Sundararajan et al. 2017, arXiv 1703.01365.",
+    "ig10": "The same as with five steps, over ten.",
+    "eap": "What patching each edge that leaves a head would give, estimated from gradients and added up; Syed et al. "
+    "2023, arXiv 2310.10348.",
+    "subnetwork": "How strongly a learned mask keeps a head; Cao et al. 2021, arXiv 2104.03514.",
+    "acdc": "How far the prediction moves when a head is pruned in its turn, from the last layer to the first; Conmy "
+    "et al. 2023, arXiv 2304.14997.",
+    "patching": "How far the answer's score moves when a head's output is replaced by the one on the negative. The "
+    "measured circuit was found so, on other prompts.",
+}
+"""What each method scores a head by, and where it comes from, in a line."""
+
 Ranks = npt.NDArray[np.float64]
 
 
@@ -138,6 +167,11 @@ def method_title(method: str) -> str:
 def method_needs(method: str) -> str:
     """What a method takes beside prompt pairs."""
     return BASELINES[method].needs if method in BASELINES else "a forward pass"
+
+
+def explained(methods: Sequence[str]) -> str:
+    """What methods score heads by: a list in Markdown."""
+    return "\n".join(f"- **{method_title(method)}**: {EXPLAINED[method]}" for method in methods)
 
 
 def comparison_work(board: Board) -> Work[int]:

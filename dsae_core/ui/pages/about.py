@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dsae_core.benchmark import ALL_METHODS
 from dsae_core.limits import demo_limits
 from dsae_core.ui import theme
+from dsae_core.ui.comparison import explained
 
 TEXT = """
 # What this computes
@@ -50,6 +52,9 @@ in more than the behaviour.
 **Compare** runs methods and baselines on the same prompts. Where a circuit was measured, ROC AUC is the chance that a
 head of it outscores one outside it, and average precision the area under the precision-recall curve; elsewhere methods
 are compared by the rank correlation of their scores. Two finished runs can be set against each other, head by head.
+What each method scores a head by:
+
+{methods}
 
 **Runs** keeps every finished run {kept}. A run leaves
 through *Share* (a link, or Python that repeats it) and *Export* (its data, its circuit, its charts), and comes back
@@ -80,4 +85,5 @@ def page() -> None:
     """Draw the page."""
     theme.apply(sidebar=False)
     with st.container(key="prose"):
-        st.markdown(TEXT.format(kept=KEPT if demo_limits() is None else KEPT_DEMO))
+        kept = KEPT if demo_limits() is None else KEPT_DEMO
+        st.markdown(TEXT.format(kept=kept, methods=explained(ALL_METHODS)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
@@ -40,6 +42,7 @@ def results(board: Board, asked: CompareRequest, *, under_way: bool) -> None:
     table = comparison.table(scored, has_truth=truth is not None)
     scored.sort(key=lambda line: table["name"].tolist().index(line.method))
     _table(table, len(truth) if truth is not None else 0)
+    explain([line.method for line in scored])
     _overviews(scored, table, has_truth=truth is not None)
     _heatmaps(board, scored)
 
@@ -109,7 +112,7 @@ def _table(table: pd.DataFrame, size: int) -> None:
         hide_index=True,
         key="compare_table",
         column_config={
-            "method": columns("Method", help="Methods and baselines, see About."),
+            "method": columns("Method", help="What it scores heads by is said below the table."),
             "needs": columns("Needs", help="What it takes beside prompt pairs."),
             "auc": number(
                 "ROC AUC",
@@ -127,6 +130,12 @@ def _table(table: pd.DataFrame, size: int) -> None:
             "seconds": number("Seconds", format="%.2f", help="Wall time here, without loading the model."),
         },
     )
+
+
+def explain(methods: Sequence[str]) -> None:
+    """What methods score heads by, folded away."""
+    with st.expander("What these methods are"):
+        st.markdown(comparison.explained(methods))
 
 
 def _overviews(scored: list[Line], table: pd.DataFrame, *, has_truth: bool) -> None:

@@ -17,19 +17,10 @@ from dsae_core.ui.controls import max_examples
 from dsae_core.ui.request import CUSTOM, MAX_SEED
 from dsae_core.ui.runs import shared_queue
 from dsae_core.ui.sections import progress
-from dsae_core.ui.sections.compare_board import results
+from dsae_core.ui.sections.compare_board import explain, results
 from dsae_core.ui.sections.seeds import seeded
 from dsae_core.ui.sections.sight import bring_into_sight
 from dsae_core.ui.text import escape_html, escape_markdown, plural
-
-SHORT_TITLES = {
-    "ig5": "IG, 5 steps",
-    "ig10": "IG, 10 steps",
-    "eap": "Edge attribution",
-    "acdc": "Greedy pruning",
-    "patching": "Exact patching",
-}
-"""Titles for a narrow sidebar, where there are shorter ones."""
 
 _ASKED, _BOARD = "compare_asked", "compare_board"
 
@@ -134,7 +125,7 @@ def _settings() -> CompareRequest:
 def method_label(method: str) -> str:
     """A method's name, with its usual time where that is long."""
     usual = USUAL_SECONDS.get(method)
-    return SHORT_TITLES.get(method, method_title(method)) + (f" · {usual} s" if usual else "")
+    return method_title(method) + (f" · {usual} s" if usual else "")
 
 
 def _first_words(asked: CompareRequest) -> bool:
@@ -146,13 +137,15 @@ def _first_words(asked: CompareRequest) -> bool:
         "each ranks its heads and what that costs; heatmaps show where each sees the behaviour.</p>"
         f'<p class="d-note">Chosen in the sidebar: {escape_html(chosen)}.</p>'
     )
-    return st.button(
+    pressed = st.button(
         f"Compare {plural(len(asked.methods), 'method')}",
         type="primary",
         disabled=not asked.methods or not asked.model,
         key="compare_first_run",
         help="Run them one after another; lines appear as they finish.",
     )
+    explain(offered(ALL_METHODS))
+    return pressed
 
 
 def _start(asked: CompareRequest) -> None:
