@@ -120,7 +120,7 @@ def test_rivals_are_set_against_the_slowest_and_the_fused() -> None:
     assert math.isnan(frame["ratio"][2])
     assert frame["label"].tolist() == ["4.00 ms", f"16.0 ms · 4.0{charts.TIMES}", "did not run"]
     notes = profile_section.rival_notes(frame)
-    assert notes == ["torch.compile did not run for encode_codes: torch.compile does not work here: <i>no"]
+    assert notes == ["For encode_codes, torch.compile did not run: torch.compile does not work here: <i>no"]
 
 
 def test_shortened_training_is_said() -> None:
@@ -149,7 +149,10 @@ def test_ratios_in_words() -> None:
 def test_stored_figures_without_an_eager_time() -> None:
     row = {"compiled_ms": 0.3, "eager_ms": None, "speedup": None, "compiled_extra_mib": 0.2, "eager_extra_mib": None}
     frame = charts.stored_frame([{"name": "pair_scores 20 examples x 270 heads, F 64", **row}])
-    assert frame.loc[0, ["operator", "sizes"]].tolist() == ["pair_scores", "20 examples x 270 heads, F 64"]
+    assert frame.loc[0, ["operator", "sizes"]].tolist() == [
+        "pair_scores",
+        f"20 examples {charts.TIMES} 270 heads, F 64",
+    ]
     assert frame["eager_ms"].isna().all()
 
 
@@ -218,9 +221,17 @@ def test_cuda_in_a_sentence(gpu: str | None, built: str | None, said: str) -> No
     assert kernels.cuda_sentence([profile(), profile("cuda")], machine) == ""
 
 
-def test_the_duration_follows_the_settings() -> None:
-    assert "torch.compile and two or three minutes" in kernels.duration(Wanted())
-    assert "plus" not in kernels.duration(Wanted(compile_twins=False, growth=False))
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (Wanted(), "About 5 minutes; 1 without the two extras under Settings; longer"),
+        (Wanted(compile_twins=False), "About 4 minutes; 1 without the extra under Settings; longer"),
+        (Wanted(growth=False), "About 2 minutes; 1 without the extra under Settings; longer"),
+        (Wanted(compile_twins=False, growth=False), "About 1 minute; longer"),
+    ],
+)
+def test_the_duration_follows_the_settings(wanted: Wanted, said: str) -> None:
+    assert kernels.duration(wanted).startswith(said)
 
 
 def test_the_machine_in_words() -> None:
@@ -229,6 +240,8 @@ def test_the_machine_in_words() -> None:
     assert dict(profiles.machine_rows({"build": {"cuda_version": "13.0", "cuda_archs": ["80", "90a"]}}))[
         "CUDA operators"
     ] == ("built with CUDA 13.0 for 80, 90a")
+    names = {"vector_instructions": "AVX512", "build": {"isa": "avx512"}}
+    assert [value for fact, value in profiles.machine_rows(names) if "instructions" in fact] == ["AVX-512", "AVX-512"]
     assert profiles.machine_rows({})  # an older profile may know less
 
 
@@ -378,7 +391,7 @@ def finish(page: AppTest) -> AppTest:
     return page
 
 
-TITLES = ("Stages", "Roofline", "Operators", "Fused against plain torch", "Extra memory", "pair_scores by heads")
+TITLES = ("Stages", "Roofline", "Operators", "Compiled against plain torch", "Extra memory", "pair_scores by heads")
 
 
 def test_a_first_visit_measures_nothing_and_shows_what_is_known(app: AppTest) -> None:
@@ -427,6 +440,18 @@ def test_the_last_profile_of_the_server_is_shown(app: AppTest) -> None:
         assert f'd-title">{title}' in said
 
 
+def test_words_are_explained_and_used_alike(app: AppTest) -> None:
+    keep(profile())
+    app.run()
+    said = html(app)
+    assert "ceilings, measured with the profile" in said
+    assert "each fused: one pass" in said
+    assert "(eager)" in said
+    for other in ("Fused", "eager torch", "Eager", "not recorded", " x "):
+        assert other not in said
+    assert list(charts.VARIANTS.values()) == ["compiled", "plain torch (eager)", "torch.compile"]
+
+
 def test_another_machine_s_profile_is_marked(app: AppTest) -> None:
     keep(profile(machine={**profiles.facts(), "torch": "1.0", "processor": HOSTILE}))
     app.run()
@@ -455,8 +480,8 @@ def test_cpu_and_cuda_stand_side_by_side(app: AppTest) -> None:
     app.run()
     assert not app.exception
     said = html(app)
-    assert "Fused against plain torch on CPU" in said
-    assert "Fused against plain torch on CUDA" in said
+    assert "Compiled against plain torch on CPU" in said
+    assert "Compiled against plain torch on CUDA" in said
     assert "score_head" in said
     assert "no CUDA device" not in said
 
@@ -510,7 +535,7 @@ def test_settings_are_measured(app: AppTest, monkeypatch: pytest.MonkeyPatch) ->
     app.button(key="kernels_run").click().run()
     finish(app)
     assert seen == [Wanted(method="paper", growth=False)]
-    assert "plus up to a minute for torch.compile;" in html(app)
+    assert "About 2 minutes; 1 without the extra under Settings;" in html(app)
 
 
 def test_a_profile_that_cannot_be_kept_is_shown_all_the_same(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,7 +238,7 @@ def machine_rows(machine: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Processor", machine.get("processor")),
         ("Cores", machine.get("cores")),
         ("Threads of torch", machine.get("threads")),
-        ("Vector instructions of torch", machine.get("vector_instructions")),
+        ("Vector instructions of torch", _instructions(machine.get("vector_instructions"))),
         ("Memory", f"{machine['memory_gib']} GiB" if "memory_gib" in machine else None),
         ("CUDA device", machine.get("gpu") or "none"),
         ("CUDA operators", f"built with CUDA {cuda} for {archs}" if cuda else "not built"),
@@ -246,9 +246,14 @@ def machine_rows(machine: Mapping[str, Any]) -> list[tuple[str, str]]:
             "Operators compiled by",
             f"{build.get('compiler')} {build.get('compiler_version')}, {build.get('build_type')}",
         ),
-        ("Instruction set of the operators", build.get("isa") or machine.get("isa")),
+        ("Vector instructions of the operators", _instructions(build.get("isa") or machine.get("isa"))),
         ("torch", machine.get("torch")),
         ("Python", machine.get("python")),
         ("System", machine.get("system")),
     ]
     return [(fact, str(value)) for fact, value in rows if value is not None]
+
+
+def _instructions(name: Any) -> Any:
+    """An instruction set as its makers write it; torch and the operators have names of their own for them."""
+    return {"avx512": "AVX-512", "avx2": "AVX2"}.get(str(name).lower(), name)

@@ -65,7 +65,7 @@ def number(value: float) -> str:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
     digits = max(0, 2 - int(f"{abs(value):e}".split("e")[1]))
-    return decimal(value, digits)
+    return f"{value:,.{digits}f}".replace("-", MINUS)
 
 
 def visible(token: str) -> str:

@@ -36,7 +36,7 @@ def test_the_last_profile_is_drawn_and_exported(browser: Browser, url: str) -> N
     page = kernels_page(browser, url)
     expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(5)
     # What each chart's marks say of themselves: a bar, an operator under the roof, a rival, a point.
-    for said in ("Stage: train", "Operator: encode_codes; On: CUDA", "Computed by: eager torch", "Heads: 100"):
+    for said in ("Stage: train", "Operator: encode_codes; On: CUDA", "Computed by: plain torch (eager)", "Heads: 100"):
         expect(page.locator(f"[aria-label*='{said}']").first).to_be_attached(timeout=20_000)
     expect(page.get_by_test_id("stException")).to_have_count(0)
     with page.expect_download() as download:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 """Devices in words, in the order of the theme's first two colours."""
 
-VARIANTS = {"fused": "fused", "eager": "eager torch", "compiled": "torch.compile"}
+VARIANTS = {"fused": "compiled", "eager": "plain torch (eager)", "compiled": "torch.compile"}
 """Ways to compute what an operator computes, in the order of the theme's first three colours."""
 
 MEASURED = "measured"
@@ -77,7 +77,13 @@ def kernel_frame(profiles: Sequence[Profile]) -> pd.DataFrame:
         ceilings = {ceiling.device: ceiling for ceiling in profile.ceilings}
         for kernel in profile.kernels:
             roof = roof_at(ceilings[kernel.device], kernel.intensity)
-            fields = {**vars(kernel), "device": device_title(kernel.device), "roof": roof, "mib": kernel.bytes / 2**20}
+            fields = {
+                **vars(kernel),
+                "device": device_title(kernel.device),
+                "shape": by(kernel.shape),
+                "roof": roof,
+                "mib": kernel.bytes / 2**20,
+            }
             rows.setdefault((kernel.name, kernel.device), fields)
     return pd.DataFrame(rows.values())
 
@@ -120,7 +126,7 @@ def _rate(value: float) -> str:
 
 
 def rivals_frame(rivals: Sequence[RivalTime]) -> pd.DataFrame:
-    """operator, variant (in words), shape, ms, mib, note; share of the slowest variant's time; ratio to the fused one.
+    """operator, variant (in words), shape, ms, mib, note; share of the slowest variant's time; ratio to the compiled.
 
     Of a variant that did not run ms, mib and ratio are missing, and share is 0.
     """
@@ -137,7 +143,7 @@ def rivals_frame(rivals: Sequence[RivalTime]) -> pd.DataFrame:
             {
                 "operator": rival.name,
                 "variant": VARIANTS[rival.variant],
-                "shape": rival.shape,
+                "shape": by(rival.shape),
                 "ms": rival.ms,
                 "mib": rival.mib,
                 "share": (rival.ms or 0.0) / (slowest[rival.name] or 1.0),
@@ -161,6 +167,11 @@ def milliseconds(value: float) -> str:
     if value < 99.5:
         return f"{value:.2f} ms" if value < 9.95 else f"{value:.1f} ms"
     return f"{value:.0f} ms" if value < 999.5 else seconds(value / 1000)
+
+
+def by(sizes: str) -> str:
+    """Sizes as people write them: "20 × 17"."""
+    return sizes.replace(" x ", f" {TIMES} ")
 
 
 def times(ratio: float) -> str:
@@ -361,7 +372,7 @@ def _rivals_spec(operators: tuple[str, ...]) -> dict[str, Any]:
             alt.Tooltip("variant:N", title="Computed by"),
             alt.Tooltip("shape:N", title="First call"),
             alt.Tooltip("ms:Q", title="ms, all calls", format=",.2~f"),
-            alt.Tooltip("ratio:Q", title="Times the fused one's", format=",.2~f"),
+            alt.Tooltip("ratio:Q", title="Times the compiled one's", format=",.2~f"),
             alt.Tooltip("mib:Q", title="Extra memory (MiB)", format=",.1~f"),
             alt.Tooltip("note:N", title="Note"),
         ],
@@ -422,5 +433,5 @@ def stored_frame(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             "fused_mib": result["compiled_extra_mib"],
             "eager_mib": result["eager_extra_mib"],
         }
-        rows.append({"operator": operator, "sizes": sizes, **figures})
+        rows.append({"operator": operator, "sizes": by(sizes), **figures})
     return pd.DataFrame(rows).astype(dict.fromkeys(("fused_ms", "eager_ms", "ratio"), "float64"))

@@ -87,7 +87,7 @@ def _what_it_does() -> str:
         return ""
     return (
         "“Measure now” times a discovery stage by stage, its compiled operators against what this machine can do at "
-        "most, and the same work in plain torch."
+        "most (its ceilings: how fast it copies memory and multiplies matrices), and the same work in plain torch."
     )
 
 
@@ -188,15 +188,12 @@ def _settings(kept: Wanted) -> Wanted:
 
 def duration(wanted: Wanted) -> str:
     """What measuring takes, roughly."""
-    extra = [
-        *(["up to a minute for torch.compile"] if wanted.compile_twins else []),
-        *(["two or three minutes for how time grows"] if wanted.growth else []),
-    ]
-    more = f", plus {' and '.join(extra)}" if extra else ""
-    return (
-        f"Measuring takes about a minute{more}; longer for large models and on busy machines. "
-        "Other runs of this dashboard wait meanwhile."
-    )
+    extras = [1] * wanted.compile_twins + [3] * wanted.growth  # minutes that the two take
+    total = 1 + sum(extras)
+    time = f"About {total} minute{'' if total == 1 else 's'}"
+    if extras:
+        time += f"; 1 without the {'two extras' if len(extras) == 2 else 'extra'} under Settings"
+    return f"{time}; longer for large models and on busy machines. Other runs of this dashboard wait meanwhile."
 
 
 def _job_runs() -> bool:

@@ -21,14 +21,18 @@ from dsae_core.ui.text import escape_html, number, plural
 STORED = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "operators.cpu.json"
 """Figures that come with the project's sources; an installed package does not have them."""
 
+FACTS_WIDTH = 690
+"""Pixels of the table of facts, 46 letters wide: a value stands near its name."""
+
 
 def machine_facts(machine: Mapping[str, Any]) -> None:
     """Draw the facts of profiles.facts(), of now or of when something was measured."""
     st.html('<h2 class="d-section">This machine</h2>')
     rows = machine_rows(machine)
     frame = pd.DataFrame(rows, columns=["fact", "value"])
-    heading("Facts", "what the figures depend on", lambda: frame, "kernels_machine")
-    table(["Fact", "Value"], rows, right=set())
+    with st.container(width=FACTS_WIDTH):
+        heading("Facts", "what the figures depend on", lambda: frame, "kernels_machine")
+        table(["Fact", "Value"], rows, right=set())
 
 
 def stored_figures() -> None:
@@ -46,7 +50,7 @@ def stored_figures() -> None:
         f'<div class="d-eyebrow"><span class="d-tag">Not measured here</span><span>{escape_html(origin)}</span></div>'
     )
     heading(
-        "Fused operators against eager torch",
+        "Compiled operators against plain torch",
         "medians; MiB: extra memory at the peak",
         lambda: frame,
         "kernels_stored",
@@ -67,7 +71,7 @@ def stored_figures() -> None:
         ]
         for row in rows_of(frame)
     ]
-    numbers = ["Fused", "Eager torch", "Eager / fused", "MiB, fused", "MiB, eager"]
+    numbers = ["Compiled", "Plain torch (eager)", "Plain / compiled", "MiB, compiled", "MiB, plain torch"]
     table(["Operator", "Sizes", *numbers], rows, right=set(numbers))
 
 
@@ -78,6 +82,6 @@ def stored_origin(report: Mapping[str, Any]) -> str:
         f"Stored with the project: {report.get('machine')}, {plural(int(report['threads']), 'thread')}",
         f"torch {report.get('torch')}",
         f"{build.get('compiler')} {build.get('compiler_version')}",
-        f"measured {report['date']}" if report.get("date") else "date not recorded",
+        *([f"measured {report['date']}"] if report.get("date") else []),
     ]
     return " · ".join(parts)

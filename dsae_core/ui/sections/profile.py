@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from dsae_core.profiling import Profile
 
 
+CEILINGS = (
+    "The lines are this machine's ceilings, measured with the profile: on the slope, how fast it copies memory; where "
+    "flat, how fast it multiplies large matrices."
+)
+COMPILED = (
+    "Compiled: this project's operators in C++ and CUDA, each fused: one pass over the data, without the arrays in "
+    "between. Plain torch: the same arithmetic in torch's own operations, one after another (eager) or made into one "
+    "program (torch.compile)."
+)
+
+
 def results(profiles: Sequence[Profile]) -> None:
     """Draw what was measured, a profile a device."""
     stages, kernels = charts.stage_frame(profiles), charts.kernel_frame(profiles)
@@ -48,7 +59,7 @@ def _roofline(profiles: Sequence[Profile], kernels: pd.DataFrame) -> None:
         return
     roofs = charts.roof_frame(charts.ceilings_of(profiles), drawn["intensity"])
     chart(title, said, charts.roofline(drawn, roofs), lambda: kernels, key="kernels_roofline", width=sharing.HALF)
-    notes = []
+    notes = [CEILINGS]
     if len(drawn) < len(kernels):
         whole = ", ".join(kernels.loc[kernels["flops"] == 0, "name"].unique())
         notes.append(f"Without floating-point arithmetic, so only in the table: {whole}.")
@@ -92,14 +103,14 @@ def _rivals(profile: Profile, *, several: bool) -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         chart(
-            f"Fused against plain torch{where}",
-            "written beside a bar: its time, and how many times the fused operator's that is",
+            f"Compiled against plain torch{where}",
+            "written beside a bar: its time, and how many times the compiled operator's that is",
             charts.rivals_chart(frame),
             lambda: frame,
             key=key,
             width=sharing.HALF,
         )
-        _notes(rival_notes(frame))
+        _notes([COMPILED, *rival_notes(frame)])
     with right:
         heading(f"Extra memory{where}", "MiB at the peak, beyond the arguments", lambda: frame, f"{key}_memory")
         found = frame.pivot(index="operator", columns="variant", values="mib")
@@ -122,7 +133,7 @@ def rival_notes(frame: pd.DataFrame) -> list[str]:
     for row in rows_of(frame[frame["ms"].isna()]):
         without.setdefault((row.variant, row.note), []).append(row.operator)
     for (variant, note), operators in without.items():
-        notes.append(f"{variant} did not run for {', '.join(operators)}: {note[:1].lower()}{note[1:]}")
+        notes.append(f"For {', '.join(operators)}, {variant} did not run: {note[:1].lower()}{note[1:]}")
     return notes
 
 
