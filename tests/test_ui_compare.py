@@ -498,6 +498,32 @@ def test_two_kept_runs_side_by_side(app: AppTest) -> None:
     assert "This is one run twice" in html(app)
 
 
+def test_the_latest_two_runs_that_can_be_compared_come_first() -> None:
+    asked = {9: "ioi", 7: "own", 5: "docstring", 4: "own", 3: "ioi"}
+    assert compare_runs.alike(asked) == (9, 3)
+    assert compare_runs.alike({9: "docstring", **{n: what for n, what in asked.items() if n < 9}}) == (9, 5)
+    assert compare_runs.alike({n: what for n, what in asked.items() if n != 9}) == (7, 4)
+    assert compare_runs.alike(asked, 4) == (4, 7)
+    assert compare_runs.alike({1: "a", 2: "b"}) == (1, 2)
+    assert compare_runs.alike({1: "a", 2: "b"}, 2) == (2, 1)
+
+
+@pytest.mark.usefixtures("no_demo")
+def test_the_page_starts_with_two_runs_of_one_task(app: AppTest) -> None:
+    found = small_discovery("custom")
+    numbers = []
+    for task in ("another", "custom", "another"):
+        prompts = dataclasses.replace(found.prompts or PromptPairs(("a",), ("b",)), task=task)
+        settings = {**found.settings, "seed": len(numbers)}
+        numbers.append(library().keep(dataclasses.replace(found, prompts=prompts, settings=settings))[0])
+    latest, _ = library().keep(small_discovery("custom"), name="mine")
+    two_runs(app)
+    assert [app.selectbox(key=f"compare_{name}").value for name in "ab"] == [latest, numbers[1]]
+    assert "different tasks" not in html(app)
+    assert app.selectbox[0].options[0].startswith("mine · ")
+    assert app.selectbox[0].options[1].startswith("seed 2 · ")
+
+
 @pytest.mark.usefixtures("no_demo")
 def test_runs_of_different_models_are_refused_in_words(app: AppTest) -> None:
     found = small_discovery("custom")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from functools import partial
 
 import pandas as pd
@@ -41,13 +42,15 @@ def runs() -> None:
         st.html('<h1 class="d-headline">The kept runs cannot be read.</h1>')
         st.error(escape_markdown(error))
         return
-    choices = {entry.id: _choice(entry) for entry in entries}
-    if stored_demo() is not None:
+    choices = {entry.id: choice(entry, st.context.timezone) for entry in entries}
+    asked = {entry.id: (entry.model, entry.task) for entry in entries}
+    if (demo := stored_demo()) is not None:
         choices[0] = "The stored demo · smollm2-135m, ten pairs of the IOI task"
+        asked[0] = (demo.discovery.model_name, demo.discovery.task)
     if len(choices) < 2:
         _too_few(len(choices))
         return
-    first, second = _choose(choices)
+    first, second = _choose(choices, asked)
     try:
         a, b = _view(first), _view(second)
         difference = Difference(a, b)
@@ -70,16 +73,31 @@ def _too_few(n: int) -> None:
         routes.go("discover")
 
 
-def _choice(entry: Entry) -> str:
-    return f"{entry.title} · {entry.model}, {local_time(entry.kept, st.context.timezone)}"
+def choice(entry: Entry, zone: str | None) -> str:
+    """A run in a line, what tells it from others first: its name, or else its seed."""
+    name = entry.name or f"seed {entry.seed} · {task_title(entry.task)}, {entry.method}"
+    return f"{name} · {entry.model}, {local_time(entry.kept, zone)}"
 
 
-def _choose(choices: dict[int, str]) -> tuple[int, int]:
-    """The two runs; the latest two at first."""
+def alike(asked: Mapping[int, Hashable], first: int | None = None) -> tuple[int, int]:
+    """The latest two runs that were asked the same; the latest two where no two were.
+
+    Args:
+        asked: by run, the latest first, what it was asked; two runs or more.
+        first: one of them, where it is given already.
+    """
+    firsts = list(asked) if first is None else [first]
+    pairs = [(a, b) for a in firsts for b in asked if b != a]
+    return next((pair for pair in pairs if asked[pair[0]] == asked[pair[1]]), pairs[0])
+
+
+def _choose(choices: dict[int, str], asked: Mapping[int, Hashable]) -> tuple[int, int]:
+    """The two runs; at first the latest two of one model and task."""
     ids = list(choices)
     kept = st.session_state.get(_PAIR, (None, None))
-    first = kept[0] if kept[0] in choices else ids[0]
-    second = kept[1] if kept[1] in choices else next(number for number in ids if number != first)
+    first, second = alike(asked, kept[0] if kept[0] in choices else None)
+    if kept[1] in choices:
+        second = kept[1]
     for key in ("compare_a", "compare_b"):
         if st.session_state.get(key, first) not in choices:  # somebody deleted it
             del st.session_state[key]
