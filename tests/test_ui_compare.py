@@ -171,6 +171,23 @@ def test_the_order_of_heads_without_a_score_leaves_little_ink() -> None:
     assert ink == pytest.approx([0.5**4 - 0.3**4, 1 - 0.8**4])
 
 
+def test_a_run_has_one_colour_and_a_comes_before_b() -> None:
+    found = Difference(View(small_discovery(), small_truth()), View(small_discovery(), small_truth()))
+    moved = charts.difference_map(found.heads).spec["layer"][1]["encoding"]["color"]["scale"]["domain"]
+    marked = charts.rank_scatter(found.heads).spec["layer"][1]["encoding"]["color"]["scale"]["domain"]
+    assert moved == ["higher in A", "higher in B"]
+    assert marked == ["of A alone", "of B alone", "of both"]
+
+
+def test_the_legend_speaks_of_runs_with_a_circuit() -> None:
+    known, unknown = View(small_discovery(), small_truth()), View(small_discovery("custom"), None)
+    size = len(small_truth())
+    assert compare_runs.marked(known, known) == f"each run's best {size} heads"
+    assert compare_runs.marked(unknown, known) == f"run B's best {size} heads; no circuit is known for run A"
+    assert compare_runs.marked(known, unknown) == f"run A's best {size} heads; no circuit is known for run B"
+    assert compare_runs.marked(unknown, unknown) == ""
+
+
 def test_a_run_against_itself_has_no_difference() -> None:
     view = View(small_discovery(), None)
     found = Difference(view, view)

@@ -14,8 +14,9 @@ from dsae_core.ui.view import FALSE_POSITIVE, MISSED, TRUE_POSITIVE
 
 Scale = Literal["rank", "max"]
 
-SIDES = {"second": "higher in B", "first": "higher in A"}
-"""Which run ranks a head higher, in the order of the theme's first two colours."""
+SIDES = {"first": "higher in A", "second": "higher in B"}
+CIRCUITS = {"first": "of A alone", "second": "of B alone", "both": "of both"}
+"""Which run ranks a head higher, and whose circuit has it: a run has one of the theme's first two colours in both."""
 
 ROW, SMALL_ROW = 24, 14
 """Pixels a head, in a whole-width chart and in one of several."""
@@ -107,7 +108,7 @@ def rank_scatter(heads: pd.DataFrame) -> Drawing:
 
 
 def _in_circuit(found: str) -> str:
-    return {"both": "of both", "first": "of A alone", "second": "of B alone"}.get(found, "of neither")
+    return CIRCUITS.get(found, "of neither")
 
 
 def _shape(heads: pd.DataFrame) -> tuple[int, int]:
@@ -271,7 +272,7 @@ def _scatter_spec() -> dict[str, Any]:
     # Logarithmic: what counts are the first tens of the ranking, and the order of the last ones is chance.
     ranks = alt.Scale(type="log", nice=False, reverse=True, padding=8)
     axis = alt.Axis(values=[1, 3, 10, 30, 100, 300, 1000, 3000], format="d", gridOpacity=0.6)
-    circuits = alt.Scale(domain=["of both", "of A alone", "of B alone"])
+    circuits = alt.Scale(domain=list(CIRCUITS.values()))
     legend = alt.Legend(title="In the circuit", orient="bottom", titleFontWeight="normal")
     base = alt.Chart(alt.NamedData("heads")).encode(
         x=alt.X("first_rank:Q", title="Rank in A (logarithmic)", scale=ranks, axis=axis),

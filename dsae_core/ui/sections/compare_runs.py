@@ -157,10 +157,8 @@ def _difference(found: Difference, key: str) -> None:
         key=f"compare_difference_{key}",
         width=sharing.WIDE,
     )
-    sizes = {len(view.truth) for view in (found.first, found.second) if view.truth is not None}
-    if sizes:
-        said = f"best {min(sizes)} heads" if len(sizes) == 1 else "best heads, as many as its circuit has"
-        legend(f"each run's {said}")
+    if said := marked(found.first, found.second):
+        legend(said)
     columns = st.columns(2, gap="large")
     for column, name, view in zip(columns, "AB", (found.first, found.second), strict=True):
         line = Line(view.discovery.task, view.discovery.node_scores, 0.0)
@@ -178,6 +176,17 @@ def _difference(found: Difference, key: str) -> None:
         )
     with right:
         _changed(found, key)
+
+
+def marked(first: View, second: View) -> str:
+    """Whose heads the marks of the small heatmaps are on, "" where no circuit is known."""
+    sizes = {name: len(view.truth) for name, view in zip("AB", (first, second), strict=True) if view.truth is not None}
+    if len(sizes) == 1:
+        ((name, size),) = sizes.items()
+        return f"run {name}'s best {size} heads; no circuit is known for run {'B' if name == 'A' else 'A'}"
+    if len(set(sizes.values())) == 1:
+        return f"each run's best {sizes['A']} heads"
+    return "each run's best heads, as many as its circuit has" if sizes else ""
 
 
 def _run_heatmap(name: str, view: View, heads: pd.DataFrame, key: str) -> None:
