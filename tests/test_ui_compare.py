@@ -20,7 +20,7 @@ from dsae_core.errors import UserError
 from dsae_core.metrics import evaluate
 from dsae_core.models import LanguageModel
 from dsae_core.prompts import PromptPairs
-from dsae_core.ui import comparison
+from dsae_core.ui import comparison, sharing
 from dsae_core.ui.charts import comparison as charts
 from dsae_core.ui.comparison import Board, CompareRequest, Difference, Line, comparison_work
 from dsae_core.ui.jobs import JobQueue
@@ -52,6 +52,15 @@ def test_a_method_s_heads_are_judged_at_the_circuit_s_size() -> None:
     assert heads["max_share"].tolist() == [0.0, 0.25, 1.0, 0.125]
     assert heads["status"].tolist() == [OUTSIDE, FALSE_POSITIVE, TRUE_POSITIVE, MISSED]
     assert set(comparison.heads(line([[0.0, 1.0], [4.0, 0.5]]), None)["status"]) == {OUTSIDE}
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_mark_on_a_dark_cell_has_a_rim_of_the_page_s_colour(mode: sharing.Mode) -> None:
+    drawing = charts.small_heatmap(comparison.heads(line([[0.0, 1.0], [4.0, 0.5]]), small_truth()), "rank")
+    assert drawing.spec["layer"][-1]["mark"]["stroke"] == "var(--ground)"
+    svg = sharing.picture(lambda: drawing, "x", "y", kind="svg", mode=mode).decode()
+    assert "var(" not in svg
+    assert f'stroke="{sharing.theme_colours(mode)["backgroundColor"]}"' in svg
 
 
 def test_negative_scores_and_zero_scores_are_drawn() -> None:

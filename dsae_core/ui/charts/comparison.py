@@ -9,7 +9,7 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
-from dsae_core.ui.charts.style import AXIS_HEIGHT, INK, Drawing, status_colour, status_shape, ticks
+from dsae_core.ui.charts.style import AXIS_HEIGHT, GROUND, INK, Drawing, status_colour, status_shape, ticks
 from dsae_core.ui.view import FALSE_POSITIVE, MISSED, TRUE_POSITIVE
 
 Scale = Literal["rank", "max"]
@@ -167,7 +167,7 @@ def _small_spec(n_layers: int, n_heads: int, scale: Scale, has_truth: bool) -> d
             )
         layers.append(
             base.transform_filter(alt.FieldOneOfPredicate("status", [FALSE_POSITIVE]))
-            .mark_point(filled=True, size=16, opacity=1)
+            .mark_point(filled=True, size=34, opacity=1, stroke=GROUND, strokeWidth=1)
             .encode(
                 fill=alt.Fill("status:N", scale=status_colour(), legend=None),
                 shape=alt.Shape("status:N", scale=status_shape(), legend=None),
