@@ -165,6 +165,16 @@ def test_names_have_a_line_s_height_each_in_the_chart_of_cost(aucs: list[float])
     assert max(at) <= high + 1e-9
 
 
+def test_a_method_s_mark_does_not_depend_on_the_others() -> None:
+    assert {comparison.method_needs(method) for method in ALL_METHODS} == set(charts.NEEDS)
+    for methods in (("norm",), ("random", "attribution"), ALL_METHODS):
+        table = comparison.table([line([[1.0]], method, auc=0.5) for method in methods], has_truth=True)
+        encoding = charts.cost_chart(table).spec["layer"][1]["encoding"]
+        for channel in ("color", "shape"):
+            assert encoding[channel]["scale"]["domain"] == list(charts.NEEDS)
+            assert set(encoding[channel]["legend"]["values"]) == set(table["needs"])
+
+
 def test_the_order_of_heads_without_a_score_leaves_little_ink() -> None:
     heads = pd.DataFrame(
         {

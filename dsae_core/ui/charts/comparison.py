@@ -29,6 +29,9 @@ COST_HEIGHT, COST_AROUND, LABEL_PIXELS, LABEL_COLUMN = 360, 110, 17, 184
 
 LEGEND_COLUMNS = 2
 
+NEEDS = ("a forward pass", "gradients, answers", "ablations, answers", "gradients", "nothing", "ablations")
+"""What methods take, in the order of the theme's colours; shapes tell apart those for which there is none left."""
+
 
 def small_heatmap(heads: pd.DataFrame, scale: Scale) -> Drawing:
     """One method's scores, small.
@@ -76,7 +79,8 @@ def cost_chart(table: pd.DataFrame) -> Drawing:
     height = max(COST_HEIGHT, LABEL_PIXELS * len(aucs) + around)
     gap = (high - low) * LABEL_PIXELS / (height - around)
     shown = table.assign(seconds=table["seconds"].clip(lower=0.01), label_at=spread(aucs, gap, low, high))
-    return Drawing(_cost_spec(low, high, height), {"methods": shown})
+    legend = tuple(name for name in NEEDS if name in set(table["needs"]))
+    return Drawing(_cost_spec(low, high, height, legend), {"methods": shown})
 
 
 def spread(values: list[float], gap: float, lowest: float = -math.inf, highest: float = math.inf) -> list[float]:
@@ -237,7 +241,7 @@ def _agreement_spec(methods: tuple[str, ...]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=16)
-def _cost_spec(low: float, high: float, height: int) -> dict[str, Any]:
+def _cost_spec(low: float, high: float, height: int, needs: tuple[str, ...]) -> dict[str, Any]:
     edge = f"max(60, width - {LABEL_COLUMN})"
     seconds = alt.Scale(type="log", domainMin=0.007, nice=False, padding=12, range=[0, alt.ExprRef(edge)])
     base = alt.Chart(alt.NamedData("methods")).encode(
@@ -254,12 +258,16 @@ def _cost_spec(low: float, high: float, height: int) -> dict[str, Any]:
     marks = [round(i * step, 2) for i in range(math.ceil(round(low / step, 6)), round(1 / step) + 1)]
     y_axis = alt.Axis(format=".2f", values=[mark for mark in marks if mark <= high], gridOpacity=0.6)
     y = alt.Y("auc:Q", title="ROC AUC", scale=alt.Scale(domain=[low, high], nice=False), axis=y_axis)
-    legend = alt.Legend(title=None, orient="bottom", columns=LEGEND_COLUMNS, symbolOpacity=1)
+    legend = alt.Legend(title=None, orient="bottom", columns=LEGEND_COLUMNS, symbolOpacity=1, values=list(needs))
+    every = alt.Scale(domain=list(NEEDS))  # of all, so that a method that joins changes no other's mark
     lines = base.mark_rule(color=INK, opacity=0.22).encode(
         x=x, y=y, x2=alt.value(alt.ExprRef(f"{edge} + 8")), y2=alt.Y2("label_at:Q")
     )
     points = base.mark_point(filled=True, size=80, opacity=1).encode(
-        x=x, y=y, color=alt.Color("needs:N", legend=legend), shape=alt.Shape("needs:N", legend=legend)
+        x=x,
+        y=y,
+        color=alt.Color("needs:N", scale=every, legend=legend),
+        shape=alt.Shape("needs:N", scale=every, legend=legend),
     )
     names = base.mark_text(align="left", dx=12, fontSize=12, color=INK, limit=LABEL_COLUMN - 14).encode(
         x=alt.value(alt.ExprRef(edge)), y=alt.Y("label_at:Q"), text="method:N"
