@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import time
 from collections.abc import Callable
 
@@ -410,6 +411,7 @@ def test_with_a_circuit_the_best_is_named(app: AppTest, monkeypatch: pytest.Monk
     finish(start(app, *TWO))
     table = app.dataframe[0].value
     best = table.iloc[0]
+    assert json.loads(app.dataframe[0].proto.columns)["method"]["width"] == compare_board.method_width(TWO)
     assert table["auc"].is_monotonic_decreasing
     assert f'd-headline">{best["method"]} ' in html(app)
     assert "Accuracy and cost" in html(app)

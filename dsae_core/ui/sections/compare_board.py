@@ -41,7 +41,7 @@ def results(board: Board, asked: CompareRequest, *, under_way: bool) -> None:
         return
     table = comparison.table(scored, has_truth=truth is not None)
     scored.sort(key=lambda line: table["name"].tolist().index(line.method))
-    _table(table, len(truth) if truth is not None else 0)
+    _table(table, len(truth) if truth is not None else 0, method_width(board.request.methods))
     explain([line.method for line in scored])
     _overviews(scored, table, has_truth=truth is not None)
     _heatmaps(board, scored)
@@ -101,7 +101,12 @@ def _notes(board: Board) -> str:
     return "".join(f'<p class="d-note">{escape_html(note)}</p>' for note in said)
 
 
-def _table(table: pd.DataFrame, size: int) -> None:
+def method_width(methods: Sequence[str]) -> int:
+    """Pixels of the longest name; the column by itself would be as wide as those of the methods that are done first."""
+    return 22 + 6 * max(len(comparison.method_title(method)) for method in methods)
+
+
+def _table(table: pd.DataFrame, size: int, width: int) -> None:
     said = "click a column to sort by it" + (
         f"; a circuit of {size} best heads has as much precision as recall" if size else ""
     )
@@ -112,7 +117,7 @@ def _table(table: pd.DataFrame, size: int) -> None:
         hide_index=True,
         key="compare_table",
         column_config={
-            "method": columns("Method", help="What it scores heads by is said below the table."),
+            "method": columns("Method", width=width, help="What it scores heads by is said below the table."),
             "needs": columns("Needs", help="What it takes beside prompt pairs."),
             "auc": number(
                 "ROC AUC",
