@@ -383,6 +383,7 @@ def test_a_first_visit_says_what_the_page_is_for(app: AppTest) -> None:
     assert not app.exception
     assert "Which method ranks the heads best?" in html(app)
     assert app.button(key="compare_first_run").label == "Compare 6 methods"
+    assert [button.key for button in app.button if button.proto.type == "primary"] == ["compare_first_run"]
     assert sorted(app.pills(key="compare_methods").value) == sorted(comparison.FAST)
 
 
@@ -396,6 +397,7 @@ def test_every_control_has_a_help(app: AppTest) -> None:
 def test_without_a_circuit_methods_are_compared_with_one_another(app: AppTest) -> None:
     finish(start(app, *TWO, "attribution"))
     assert "order the heads most alike" in html(app)
+    assert [button.key for button in app.button if button.proto.type == "primary"] == ["compare_run"]
     assert "nothing says which method is right" in html(app)
     table = app.dataframe[0].value
     assert set(table["method"]) == {"Paired difference", "Output norm", "Attribution patching"}

@@ -27,12 +27,13 @@ _ASKED, _BOARD = "compare_asked", "compare_board"
 
 def methods() -> None:
     """Draw the settings, and the comparison under way or over."""
+    board: Board | None = st.session_state.get(_BOARD)
     with st.sidebar:
         asked = _settings()
         under_way = _job_runs()
         pressed = st.button(
             "Running" if under_way else "Compare methods",
-            type="primary",
+            type="secondary" if board is None else "primary",  # before the first one the page itself has the button
             width="stretch",
             disabled=under_way or not asked.methods or not asked.model,
             key="compare_run",
@@ -40,7 +41,6 @@ def methods() -> None:
             if asked.methods
             else "Choose at least one method first.",
         )
-    board: Board | None = st.session_state.get(_BOARD)
     if board is None:
         pressed = _first_words(asked) or pressed
     if pressed:
