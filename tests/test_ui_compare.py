@@ -417,7 +417,8 @@ def test_with_a_circuit_the_best_is_named(app: AppTest, monkeypatch: pytest.Monk
     assert table["auc"].is_monotonic_decreasing
     assert f'd-headline">{best["method"]} ' in html(app)
     assert "Accuracy and cost" in html(app)
-    assert "found, not in it" in html(app)
+    for said in ("framed: found, in the circuit", "diamond: found, not in it", "dashed frame: missed"):
+        assert said in html(app)
 
 
 @pytest.mark.parametrize(

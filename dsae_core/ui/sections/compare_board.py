@@ -206,7 +206,11 @@ def _small(line: Line, board: Board, scale: charts.Scale) -> None:
 
 def legend(said: str) -> None:
     """The marks of small heatmaps, and whose heads have them."""
-    marks = (("tp framed", TRUE_POSITIVE), ("fp", FALSE_POSITIVE), ("missed framed", MISSED))
+    marks = (
+        ("tp framed", f"framed: {TRUE_POSITIVE}"),
+        ("fp", f"diamond: {FALSE_POSITIVE}"),
+        ("missed framed", f"dashed frame: {MISSED}"),
+    )
     entries = "".join(f'<span><i class="d-mark {name}"></i>{text}</span>' for name, text in marks)
     st.html(f'<div class="d-legend">{entries}<span>{said}</span></div>')
 
