@@ -452,6 +452,15 @@ def test_words_are_explained_and_used_alike(app: AppTest) -> None:
     assert list(charts.VARIANTS.values()) == ["compiled", "plain torch (eager)", "torch.compile"]
 
 
+def test_tables_can_be_scrolled_by_keys(app: AppTest) -> None:
+    keep(profile(), profile("cuda", launches=({"name": "k", "registers": 32},)))
+    app.run()
+    said = html(app)
+    assert said.count('class="d-scroll"') == said.count('class="d-scroll" tabindex="0" role="region" aria-label="') == 6
+    for title in ("Operators", "Extra memory on CPU", "CUDA kernels", "Facts"):
+        assert f'aria-label="{title}"' in said
+
+
 def test_another_machine_s_profile_is_marked(app: AppTest) -> None:
     keep(profile(machine={**profiles.facts(), "torch": "1.0", "processor": HOSTILE}))
     app.run()

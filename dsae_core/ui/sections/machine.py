@@ -32,7 +32,7 @@ def machine_facts(machine: Mapping[str, Any]) -> None:
     frame = pd.DataFrame(rows, columns=["fact", "value"])
     with st.container(width=FACTS_WIDTH):
         heading("Facts", "what the figures depend on", lambda: frame, "kernels_machine")
-        table(["Fact", "Value"], rows, right=set())
+        table("Facts", ["Fact", "Value"], rows, right=set())
 
 
 def stored_figures() -> None:
@@ -72,7 +72,7 @@ def stored_figures() -> None:
         for row in rows_of(frame)
     ]
     numbers = ["Compiled", "Plain torch (eager)", "Plain / compiled", "MiB, compiled", "MiB, plain torch"]
-    table(["Operator", "Sizes", *numbers], rows, right=set(numbers))
+    table("Compiled operators against plain torch", ["Operator", "Sizes", *numbers], rows, right=set(numbers))
 
 
 def stored_origin(report: Mapping[str, Any]) -> str:

@@ -90,7 +90,7 @@ def _operators(kernels: pd.DataFrame) -> None:
         "Of the roofline": lambda k: f"{100 * k.share:.0f} %",
     }
     rows = [[make(row) for make in columns.values()] for row in rows_of(kernels)]
-    table(list(columns), rows, right=set(columns) - {"Operator", "On"})
+    table("Operators", list(columns), rows, right=set(columns) - {"Operator", "On"})
 
 
 def _rivals(profile: Profile, *, several: bool) -> None:
@@ -119,7 +119,7 @@ def _rivals(profile: Profile, *, several: bool) -> None:
             [operator, *("not known" if pd.isna(v := found.loc[operator, name]) else number(v) for name in names)]
             for operator in dict.fromkeys(frame["operator"])
         ]
-        table(["Operator", *names], rows, right=set(names))
+        table(f"Extra memory{where}", ["Operator", *names], rows, right=set(names))
 
 
 def rival_notes(frame: pd.DataFrame) -> list[str]:
@@ -165,7 +165,7 @@ def _launches(profiles: Sequence[Profile]) -> None:
     frame = pd.DataFrame(launches)
     heading("CUDA kernels", "what each takes of the device", lambda: frame, "kernels_launches")
     columns = [str(column).replace("_", " ") for column in frame]
-    table(columns, frame.astype(str).values.tolist(), right=set(columns[1:]))
+    table("CUDA kernels", columns, frame.astype(str).values.tolist(), right=set(columns[1:]))
 
 
 def _notes(notes: Sequence[str]) -> None:

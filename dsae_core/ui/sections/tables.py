@@ -16,8 +16,8 @@ def rows_of(frame: pd.DataFrame) -> list[Any]:
     return list(frame.itertuples(index=False))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: set[str]) -> None:
-    """A table of words and numbers; those columns in `right` are numbers."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: set[str]) -> None:
+    """A table of words and numbers; those columns in `right` are numbers. Where it is too wide, keys scroll it too."""
     kinds = ["n" if column in right else "nowrap" for column in columns]
     head = "".join(f'<th class="{kind}">{escape_html(name)}</th>' for kind, name in zip(kinds, columns, strict=True))
     body = "".join(
@@ -27,6 +27,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: set[str]
         for row in rows
     )
     st.html(
-        f'<div class="d-scroll"><table class="d-codes d-lines"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<div class="d-scroll" tabindex="0" role="region" aria-label="{escape_html(title)}">'
+        f'<table class="d-codes d-lines"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
