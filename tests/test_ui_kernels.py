@@ -173,6 +173,7 @@ def drawings() -> dict[str, Drawing]:
 def test_charts_have_axes_tooltips_and_the_fields_they_draw(name: str) -> None:
     drawing = drawings()[name]
     layers = drawing.spec["layer"]
+    assert drawing.spec["padding"] == {"bottom": 2}  # Streamlit leaves 20 pixels where there is none
     assert any("tooltip" in layer["encoding"] for layer in layers)
     for layer in layers:
         columns = drawing.data[layer["data"]["name"] if "data" in layer else drawing.spec["data"]["name"]].columns

@@ -32,10 +32,13 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 BAR = 22
 """Pixels a bar."""
 
-LEGEND_HEIGHT = 56
+LEGEND_HEIGHT = 38
 """Pixels below an axis for a legend: a chart's height includes them."""
 
-ROOFLINE_HEIGHT, SCALING_HEIGHT = 330, 240
+BELOW = {"bottom": 2}
+"""Pixels around a chart; Streamlit leaves 20 below one that does not say, far from the notes on it."""
+
+ROOFLINE_HEIGHT, SCALING_HEIGHT = 312, 222
 
 
 def device_of(profile: Profile) -> str:
@@ -285,7 +288,7 @@ def _stage_spec(stages: tuple[str, ...], n_devices: int, longest: float) -> dict
     bars = base.mark_bar(cornerRadiusEnd=2, minBandSize=3).encode(color=_device_colour(n_devices))
     words = base.mark_text(align="left", dx=5, fontSize=12, color=INK).encode(text="label:N")
     height = len(stages) * (n_devices * BAR + 6) + AXIS_HEIGHT + (LEGEND_HEIGHT if n_devices > 1 else 0)
-    return alt.layer(bars, words).properties(height=height).to_dict()
+    return alt.layer(bars, words).properties(height=height, padding=BELOW).to_dict()
 
 
 @lru_cache(maxsize=8)
@@ -330,7 +333,8 @@ def _roofline_spec(domain: tuple[tuple[float, float], tuple[float, float]], n_de
     )
     names = right.mark_text(align="left", dx=10, **style), left.mark_text(align="right", dx=-10, **style)
     chart = alt.layer(lines.mark_line(strokeWidth=2), corners, flat, slope, missing, marks, *names)
-    return chart.properties(height=ROOFLINE_HEIGHT + (LEGEND_HEIGHT if n_devices > 1 else 0)).to_dict()
+    height = ROOFLINE_HEIGHT + (LEGEND_HEIGHT if n_devices > 1 else 0)
+    return chart.properties(height=height, padding=BELOW).to_dict()
 
 
 def _kernel_tooltip() -> list[alt.Tooltip]:
@@ -352,6 +356,7 @@ def _kernel_tooltip() -> list[alt.Tooltip]:
 @lru_cache(maxsize=8)
 def _rivals_spec(operators: tuple[str, ...]) -> dict[str, Any]:
     variants = list(VARIANTS.values())
+    legend = alt.Legend(title=None, orient="bottom", columns=2)  # in one row they are wider than a phone
     base = alt.Chart(alt.NamedData("rivals")).encode(
         y=alt.Y(
             "operator:N",
@@ -378,11 +383,11 @@ def _rivals_spec(operators: tuple[str, ...]) -> dict[str, Any]:
         ],
     )
     bars = base.mark_bar(cornerRadiusEnd=2).encode(
-        color=alt.Color("variant:N", scale=alt.Scale(domain=variants), legend=alt.Legend(title=None, orient="bottom"))
+        color=alt.Color("variant:N", scale=alt.Scale(domain=variants), legend=legend)
     )
     words = base.mark_text(align="left", dx=5, fontSize=12, color=INK).encode(text="label:N")
-    height = len(operators) * (len(variants) * BAR + 14) + AXIS_HEIGHT + LEGEND_HEIGHT
-    return alt.layer(bars, words).properties(height=height).to_dict()
+    height = len(operators) * (len(variants) * BAR + 14) + AXIS_HEIGHT + LEGEND_HEIGHT + LABEL_PIXELS
+    return alt.layer(bars, words).properties(height=height, padding=BELOW).to_dict()
 
 
 @lru_cache(maxsize=16)
@@ -415,7 +420,7 @@ def _scaling_spec(quantity: str, values: tuple[int, ...], limits: tuple[float, f
         y=y("seconds"), color=alt.Color("source:N", scale=alt.Scale(domain=[MEASURED]), legend=None)
     )
     words = base.mark_text(align="left", dx=6, dy=12, fontSize=11.5, color=INK).encode(y=y("seconds"), text="label:N")
-    return alt.layer(line, dots, words).properties(height=SCALING_HEIGHT).to_dict()
+    return alt.layer(line, dots, words).properties(height=SCALING_HEIGHT, padding=BELOW).to_dict()
 
 
 # --- figures stored with the project -----------------------------------------------------------------------
