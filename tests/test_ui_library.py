@@ -482,6 +482,17 @@ def test_times_are_the_visitor_s() -> None:
     assert local_time(when, "../etc/passwd") == "2 Nov 2026, 23:05 UTC"
 
 
+def test_deleting_asks_first_and_says_what_goes(app: AppTest) -> None:
+    number, _ = library().keep(run_of(), name=HOSTILE)
+    app.run()
+    app.session_state["runs_deletes"] = number
+    app.run()
+    said = "\n".join(element.proto.body for element in app.get("html"))
+    assert "This deletes “&lt;img src=x" in said
+    assert "it cannot be undone." in said
+    assert library().count() == 1
+
+
 def test_the_list_as_data() -> None:
     library().keep(run_of(2, k=7), name="x")
     frame = saved.frame(library().entries())

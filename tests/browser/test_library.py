@@ -114,7 +114,7 @@ def test_export_delete_and_import_bring_a_run_back(page: Page, data: Path) -> No
     content = download.value.path().read_bytes()
     assert json.loads(content)["settings"]["seed"] == 40
     page.get_by_role("button", name="Delete").click()
-    dialog = page.get_by_role("dialog").filter(has_text="cannot be brought back")
+    dialog = page.get_by_role("dialog").filter(has_text="it cannot be undone")
     expect(dialog).to_be_visible()
     expect(page.get_by_role("textbox", name="Name")).to_have_count(0)  # the menu makes way for the question
     dialog.get_by_role("button", name="Keep it").click()

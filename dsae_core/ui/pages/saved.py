@@ -275,8 +275,8 @@ def _stem(entry: Entry) -> str:
 @st.dialog("Delete this run?")
 def _confirm_delete(entry: Entry) -> None:
     st.html(
-        f'<p class="d-note">“{escape_html(entry.title)}” goes with its scores, codes and prompts, and cannot be '
-        "brought back.</p>"
+        f'<p class="d-note">This deletes “{escape_html(entry.title)}” with its scores, codes and prompts; it cannot be '
+        "undone.</p>"
     )
     with st.container(horizontal=True):
         if st.button("Delete", type="primary", key="run_delete_yes", help="Delete it for good."):
