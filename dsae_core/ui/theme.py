@@ -174,6 +174,11 @@ STYLE = """
   .stApp [data-testid="stTooltipIcon"] button { min-width: 2.5rem; min-height: 2.5rem; }
   .stApp [data-testid^="stNumberInputStep"] { min-width: 2.6rem; }
 }
+/* Behind a dialog the page is darker, in both schemes, and what cannot be undone looks like nothing else. */
+div[data-testid="stDialog"] { background-color: rgb(8 11 15 / .5); }
+.st-key-run_delete_yes [data-testid="stBaseButton-primary"]:not(:disabled) { background: #b3261e;
+  border-color: #b3261e; color: #ffffff; }
+.st-key-run_delete_yes [data-testid="stBaseButton-primary"]:not(:disabled):hover { background: #8f1e18; }
 @media (max-width: 640px) {
   .stMain [data-testid="stHorizontalBlock"] { gap: .6rem; }
   [data-testid="stMainBlockContainer"] { padding-left: 1.2rem; padding-right: 1.2rem; }

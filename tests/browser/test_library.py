@@ -116,6 +116,7 @@ def test_export_delete_and_import_bring_a_run_back(page: Page, data: Path) -> No
     page.get_by_role("button", name="Delete").click()
     dialog = page.get_by_role("dialog").filter(has_text="it cannot be undone")
     expect(dialog).to_be_visible()
+    expect(dialog.get_by_role("button", name="Delete")).to_have_css("background-color", "rgb(179, 38, 30)")
     expect(page.get_by_role("textbox", name="Name")).to_have_count(0)  # the menu makes way for the question
     dialog.get_by_role("button", name="Keep it").click()
     expect(dialog).to_have_count(0)
