@@ -234,6 +234,10 @@ def test_several_models_have_a_table_each(
         (("discover", "--task", "ioi", "--json", "no/such/folder.json"), "its folder does not exist"),
         (("ground-truth", "--task", "ioi", "--json", "no/such/folder.json"), "its folder does not exist"),
         (("models", "fetch", "gpt-9"), "gpt-9"),
+        (("app", "--port", "99999"), "99999 is no port; they are 1 to 65535. Take another: make app PORT=8501"),
+        (("app", "--port", "0"), "0 is no port"),
+        (("app", "--address", "192.0.2.1"), "no address '192.0.2.1'"),
+        (("app", "--address", "no.such.invalid"), "no address 'no.such.invalid'"),
     ],
 )
 def test_errors_are_one_sentence_and_exit_code_two(run, arguments: tuple[str, ...], message: str) -> None:  # type: ignore[no-untyped-def]
@@ -242,6 +246,24 @@ def test_errors_are_one_sentence_and_exit_code_two(run, arguments: tuple[str, ..
     assert message in err
     assert err.count("\n") == 1
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_taken_port_is_named_with_another(run, address: str) -> None:  # type: ignore[no-untyped-def]
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        taken = socket.create_server((address, 0), family=family)
+    except OSError:
+        pytest.skip(f"this machine has no {address}")
+    with taken:
+        port = taken.getsockname()[1]
+        code, out, err = run("app", "--address", address, "--port", str(port))
+    other = port + 1 if port < 65535 else 8501
+    assert (code, out) == (2, "")
+    assert err == (
+        f"dsae: Port {port} is taken, perhaps by another dsae app. "
+        f"Take another: make app PORT={other} (or dsae app --port {other}).\n"
+    )
 
 
 def test_unknown_options_exit_with_two(run) -> None:  # type: ignore[no-untyped-def]

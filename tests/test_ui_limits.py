@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -517,6 +518,7 @@ def started(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Run `dsae app` up to the point where it becomes the server: exit code, its arguments, standard error."""
     monkeypatch.setenv(VARIABLE, "")
     monkeypatch.delenv(VARIABLE)  # and have it taken away again after the test
+    monkeypatch.setattr(socket, "create_server", lambda *_, **__: socket.socket())  # any port and address can be had
 
     def call(*arguments: str) -> tuple[int, list[str], str]:
         calls: list[list[str]] = []

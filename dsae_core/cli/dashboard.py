@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import ipaddress
 import os
+import socket
 import sys
 from dataclasses import replace
 from typing import Annotated
@@ -39,6 +41,7 @@ def dashboard(
     if spec is None or spec.origin is None:
         raise UserError("This installation has no dashboard; install dsae-core again.")
     limits = _limits(demo, models)
+    check_port(address, port)
     arguments = [sys.executable, "-m", "streamlit", "run", spec.origin]
     arguments += [f"--server.port={port}", f"--server.address={address}"]
     arguments += [f"--server.headless={str(headless).lower()}", "--browser.gatherUsageStats=false"]
@@ -58,6 +61,25 @@ def dashboard(
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # a thread a page, each with memory of its own, would fill it
     sys.stdout.flush()
     os.execv(sys.executable, arguments)
+
+
+def check_port(address: str, port: int) -> None:
+    """Refuse a port or an address that cannot be had, before a server is started for it."""
+    other = 8501 if port >= 65535 or port < 1024 else port + 1
+    take = f"Take another: make app PORT={other} (or dsae app --port {other})."
+    if not 1 <= port <= 65535:
+        raise UserError(f"{port} is no port; they are 1 to 65535. {take}")
+    if address.startswith("unix:"):  # a socket's file has no port
+        return
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        socket.create_server((address, port), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"Port {port} is taken, perhaps by another dsae app. {take}") from error
+        if error.errno == errno.EACCES:
+            raise UserError(f"Port {port} is kept for the system. {take}") from error
+        raise UserError(f"This machine has no address {address!r}; leave --address out, or name one it has.") from error
 
 
 def _limits(demo: bool, models: str | None) -> Limits | None:
