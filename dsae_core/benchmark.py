@@ -40,6 +40,7 @@ __all__ = [
     "BenchmarkRow",
     "benchmark_settings",
     "check_methods",
+    "check_tasks",
     "compared_circuit",
     "merge_benchmarks",
     "missing_methods",
@@ -123,6 +124,13 @@ def check_methods(methods: Sequence[str]) -> None:
             raise UserError(f"There is no method {method!r}; choose among {', '.join(ALL_METHODS)}.")
 
 
+def check_tasks(tasks: Sequence[str]) -> None:
+    """Raise a UserError where one of the names is no task's."""
+    for task in tasks:
+        if task not in TASKS:
+            raise UserError(f"There is no task {task!r}; choose among {', '.join(TASKS)}.")
+
+
 def missing_methods(known: Benchmark | None, model: str, task: str, draw: int, methods: Sequence[str]) -> list[str]:
     """Those methods that have no row yet for this draw; none where the model is known not to do it."""
     if known is None:
@@ -190,8 +198,7 @@ def compared_circuit(model: str, task: str, given: Sequence[Circuit]) -> Circuit
     Raises:
         UserError: there is no such task, or no circuit for it.
     """
-    if task not in TASKS:
-        raise UserError(f"There is no task {task!r}; choose among {', '.join(TASKS)}.")
+    check_tasks([task])
     own = next((truth for truth in given if (truth.model, truth.task) == (model, task)), None)
     truth = own if own is not None else stored_circuit(model, task)
     if truth is None:

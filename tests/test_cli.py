@@ -248,6 +248,55 @@ def test_errors_are_one_sentence_and_exit_code_two(run, arguments: tuple[str, ..
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("discover",),
+        ("discover", "--task", "juggling"),
+        ("discover", "--prompts", "missing.csv"),
+        ("discover", "--prompts", "bad.csv"),
+        ("discover", "--task", "ioi", "--truth", "missing.json"),
+        ("ground-truth", "--tasks", "ioi,juggling", "--out", "here"),
+        ("ground-truth", "--prompts", "bad.csv"),
+        ("faithfulness", "--prompts", "good.csv", "--test-prompts", "bad.csv"),
+        ("profile", "--task", "juggling"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_arguments_wait_for_neither_torch_nor_a_model(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "good.csv").write_text(CSV)
+    (tmp_path / "bad.csv").write_text("question,answer\nWho?,Me\n")
+    check = (
+        "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); "
+        "from dsae_core.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tasks", "juggling"), "no task 'juggling'"),
+        (("--methods", "magic"), "no method 'magic'"),
+        (("--truth", "missing.json"), "Cannot read"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_loads_no_model(
+    run,  # type: ignore[no-untyped-def]
+    arguments: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dsae_core.models.load_model", lambda *_, **__: pytest.fail("a model is loaded"))
+    code, _, err = run("benchmark", *arguments)
+    assert code == 2
+    assert message in err
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_a_taken_port_is_named_with_another(run, address: str) -> None:  # type: ignore[no-untyped-def]
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -20,7 +20,7 @@ from dsae_core.cli.options import (
     check_figure,
     check_target,
     load,
-    prompt_pairs,
+    pairs_source,
 )
 from dsae_core.errors import UserError
 from dsae_core.files import write_atomic
@@ -54,23 +54,22 @@ def faithfulness(
     Kept is f(k) = (m(k) - m(0)) / (m(all) - m(0)), where m(k) is the mean task metric with the k best heads left and
     all others ablated; CPR is the area under f over the share of heads, CMD that of |1 - f| (Mueller et al. 2025).
     """
+    if task is not None and test_prompts is not None:
+        raise UserError("--test-prompts goes with --prompts; a task draws its own, see --test-seed.")
+    source = pairs_source(task, prompts)
+    other = None if task is None and test_prompts is None else pairs_source(task, test_prompts)
+    check_target(json_file)
+    check_figure(figure)
     from dsae_core.benchmark import ALL_METHODS, score_heads
     from dsae_core.faithfulness import faithfulness_report
 
     if method not in ALL_METHODS:
         raise UserError(f"There is no method {method!r}; choose one of {', '.join(ALL_METHODS)}.")
     kind = ablation_named(ablation)
-    if task is not None and test_prompts is not None:
-        raise UserError("--test-prompts goes with --prompts; a task draws its own, see --test-seed.")
-    check_target(json_file)
-    check_figure(figure)
     with ProgressBar() as bar:
         language_model = load(model, device, bar.update)
-        pairs = prompt_pairs(language_model, task, prompts, examples, seed)
-        if task is not None or test_prompts is not None:
-            tested = prompt_pairs(language_model, task, test_prompts, test_examples, test_seed)
-        else:
-            tested = pairs
+        pairs = source(language_model.tokenizer, examples, seed)
+        tested = pairs if other is None else other(language_model.tokenizer, test_examples, test_seed)
         bar.update("score", 0.0)
         scores = score_heads(language_model, pairs, method=method, seed=seed)
         report = faithfulness_report(

@@ -48,7 +48,15 @@ def benchmark(
     threads: ThreadsOption = None,
 ) -> None:
     """Compare methods with the measured circuits, and print the table."""
-    from dsae_core.benchmark import ALL_METHODS, Benchmark, merge_benchmarks, read_benchmark, run_benchmark
+    from dsae_core.benchmark import (
+        ALL_METHODS,
+        Benchmark,
+        check_methods,
+        check_tasks,
+        merge_benchmarks,
+        read_benchmark,
+        run_benchmark,
+    )
     from dsae_core.circuits import read_circuit
 
     check_target(json_file)
@@ -63,6 +71,8 @@ def benchmark(
     else:
         names, chosen, seeds = listed(models), listed(tasks), range(first_draw, first_draw + draws)
         ways = ALL_METHODS if methods == "all" else tuple(listed(methods))
+        check_tasks(chosen)
+        check_methods(ways)
         if json_file is not None and json_file.exists() and not fresh:
             done = read_benchmark(json_file)
         place = placement_of(

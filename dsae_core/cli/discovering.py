@@ -20,7 +20,7 @@ from dsae_core.cli.options import (
     TaskOption,
     check_target,
     load,
-    prompt_pairs,
+    pairs_source,
 )
 from dsae_core.errors import UserError
 from dsae_core.files import write_atomic
@@ -35,7 +35,7 @@ def discover(
     model: ModelOption = "smollm2-135m",
     task: TaskOption = None,
     prompts: PromptsOption = None,
-    examples: Annotated[int, typer.Option(help="Prompt pairs to draw for a task.")] = 10,
+    examples: Annotated[int, typer.Option(min=1, help="Prompt pairs to draw for a task.")] = 10,
     method: Annotated[str, typer.Option(help=f"One of: {', '.join(METHODS)}.")] = "positional",
     seed: SeedOption = 0,
     setting: Annotated[
@@ -56,11 +56,13 @@ def discover(
     """Score every attention head from prompt pairs."""
     options = _method_options(method, setting or [])
     check_target(json_file)
+    source = pairs_source(task, prompts)
+    given = None if truth is None else _read_truth(truth)
     with ProgressBar() as bar:
         start = time.perf_counter()
         language_model = load(model, device, bar.update)
         load_seconds = time.perf_counter() - start
-        pairs = prompt_pairs(language_model, task, prompts, examples, seed)
+        pairs = source(language_model.tokenizer, examples, seed)
         if prompts is not None:
             from dsae_core.behaviour import discover_checked as run
         else:
@@ -69,7 +71,7 @@ def discover(
         found = run(language_model, pairs, method=method, seed=seed, progress=bar.update, **options)
     found = replace(found, timings={"load": load_seconds, **found.timings})
     circuit = found.circuit(top_k=top_k) if rate is None else found.circuit(rate=rate)
-    metrics = _metrics(found, circuit, _truth(truth, found))
+    metrics = _metrics(found, circuit, _stored_truth(found) if given is None else given)
     _print_discovery(found, circuit, metrics)
     if json_file is not None:
         document = {**found.to_dict(), "circuit": [list(head) for head in circuit.heads], "metrics": metrics}
@@ -92,10 +94,16 @@ def _method_options(method: str, assignments: list[str]) -> dict[str, Any]:
     return options
 
 
-def _truth(path: Path | None, found: Discovery) -> Circuit | None:
-    from dsae_core.circuits import read_circuit, stored_circuit
+def _read_truth(path: Path) -> Circuit:
+    from dsae_core.circuits import read_circuit
 
-    return read_circuit(path) if path is not None else stored_circuit(found.model_name, found.task)
+    return read_circuit(path)
+
+
+def _stored_truth(found: Discovery) -> Circuit | None:
+    from dsae_core.circuits import stored_circuit
+
+    return stored_circuit(found.model_name, found.task)
 
 
 def _metrics(found: Discovery, circuit: Circuit, truth: Circuit | None) -> dict[str, Any] | None:

@@ -16,18 +16,20 @@ from dsae_core.cli.options import (
     PromptsOption,
     SeedOption,
     ablation_named,
+    check_one_source,
     check_target,
+    check_task,
     listed,
     load,
-    prompt_pairs,
+    read_prompts,
 )
 from dsae_core.cli.placing import AddressOption, EngineOption, ThreadsOption, WorkersOption, notify, placement_of
 from dsae_core.errors import UserError
-from dsae_core.files import read_text
 
 if TYPE_CHECKING:
     from dsae_core.circuits import Circuit
     from dsae_core.measurement import Plan, Target
+    from dsae_core.prompts import PromptPairs
 
 
 def ground_truth(
@@ -66,13 +68,18 @@ def ground_truth(
 
     Every pass is kept beside the circuit's file as it is done: after an interruption the same command goes on there.
     """
+    check_one_source(tasks, prompts)
+    names = ["custom"] if tasks is None else listed(tasks)
+    for name in () if tasks is None else names:
+        check_task(name)
+    own_pairs = None if prompts is None else read_prompts(prompts)
     from dsae_core.measurement import Plan, describe_circuit
 
     plan = Plan(
         seed, ablation_named(ablation), threshold, edges, keep_finished=out is not None and not fresh, fresh=fresh
     )
     place = placement_of(engine, address=address, workers=workers, threads=threads, device=device)
-    targets = _targets(listed(models), tasks, prompts, json_file, out)
+    targets = _targets(listed(models), names, json_file, out)
     unmeasured: list[tuple[Target, str]] = []
 
     def show(target: Target, circuit: Circuit) -> None:
@@ -85,21 +92,20 @@ def ground_truth(
 
     with ProgressBar() as bar:
         if place is None:
-            for target, found in _measure_here(targets, plan, prompts, examples, device, bar):
+            for target, found in _measure_here(targets, plan, own_pairs, examples, device, bar):
                 if isinstance(found, UserError):
                     unmeasured.append((target, str(found)))
                 else:
                     show(target, found)
         else:
             from dsae_core.engines.measuring import measure_on_ray
-            from dsae_core.tasks import read_pairs_csv
 
             unmeasured = measure_on_ray(
                 targets,
                 place,
                 plan,
                 examples=examples,
-                pairs=None if prompts is None else read_pairs_csv(read_text(prompts, "the prompts file")),
+                pairs=own_pairs,
                 notice=notify,
                 progress=bar.update,
                 on_circuit=show,
@@ -112,19 +118,10 @@ def ground_truth(
         raise UserError(f"{len(unmeasured)} of {len(targets)} circuits were not measured.")
 
 
-def _targets(
-    models: list[str], tasks: str | None, prompts: Path | None, json_file: Path | None, out: Path | None
-) -> list[Target]:
+def _targets(models: list[str], names: list[str], json_file: Path | None, out: Path | None) -> list[Target]:
     """What is to be measured, and where it goes; what cannot be is refused before any work is done for it."""
     from dsae_core.measurement import Target, folder_targets
-    from dsae_core.tasks import TASKS
 
-    if (tasks is None) == (prompts is None):
-        raise UserError("Give either --task or --prompts.")
-    names = ["custom"] if tasks is None else listed(tasks)
-    for name in names if prompts is None else ():
-        if name not in TASKS:
-            raise UserError(f"There is no task {name!r}; choose one of {', '.join(TASKS)}.")
     if json_file is not None and out is not None:
         raise UserError("Give either --json, for one circuit, or --out, for any number.")
     if out is None:
@@ -142,10 +139,11 @@ def _targets(
 
 
 def _measure_here(
-    targets: Sequence[Target], plan: Plan, prompts: Path | None, examples: int, device: str, bar: ProgressBar
+    targets: Sequence[Target], plan: Plan, own_pairs: PromptPairs | None, examples: int, device: str, bar: ProgressBar
 ) -> Iterator[tuple[Target, Circuit | UserError]]:
     """Measure one target after another in this process: each with its circuit, or with what kept it from being one."""
     from dsae_core.measurement import finished_circuit, measure_circuit
+    from dsae_core.tasks import TASKS
 
     for name, same_model in itertools.groupby(targets, key=lambda target: target.model):
         own = list(same_model)
@@ -155,9 +153,8 @@ def _measure_here(
             yield from ((target, error) for target in own)
             continue
         for target in own:
-            task = None if prompts is not None else target.task
             try:
-                pairs = prompt_pairs(model, task, prompts, examples, plan.seed)
+                pairs = own_pairs or TASKS[target.task].make(model.tokenizer, examples, plan.seed)
                 found = finished_circuit(target, plan, model, pairs, notice=notify)
                 if found is None:
                     found = measure_circuit(model, pairs, plan, target, notice=notify, progress=bar.update)

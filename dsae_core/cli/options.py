@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from dsae_core.interventions import Ablation
     from dsae_core.models import LanguageModel
     from dsae_core.prompts import PromptPairs
+    from dsae_core.tasks.vocabulary import Tokenizer
+
+    PairsSource = Callable[[Tokenizer, int, int], PromptPairs]
 
 ModelOption = Annotated[str, typer.Option("--model", help="A known name, a hub name, or a local folder.")]
 TaskOption = Annotated[
@@ -53,16 +57,38 @@ def load(name: str, device: str, progress: Progress) -> LanguageModel:
     return load_model(name, device=device, progress=progress)
 
 
-def prompt_pairs(model: LanguageModel, task: str | None, prompts: Path | None, examples: int, seed: int) -> PromptPairs:
-    from dsae_core.tasks import TASKS, read_pairs_csv
+def pairs_source(task: str | None, prompts: Path | None) -> PairsSource:
+    """What draws a command's prompt pairs: the task, or the file's pairs whatever is asked for.
 
-    if (task is None) == (prompts is None):
-        raise UserError("Give either --task or --prompts.")
+    Anything wrong with them is said here, before torch is imported and a model is loaded.
+    """
+    check_one_source(task, prompts)
     if prompts is not None:
-        return read_pairs_csv(read_text(prompts, "the prompts file"))
-    if task is None or task not in TASKS:
-        raise UserError(f"There is no task {task!r}; choose one of {', '.join(TASKS)}.")
-    return TASKS[task].make(model.tokenizer, examples, seed)
+        pairs = read_prompts(prompts)
+        return lambda *_: pairs
+    from dsae_core.tasks import TASKS
+
+    name = task or ""
+    check_task(name)
+    return TASKS[name].make
+
+
+def check_one_source(tasks: str | None, prompts: Path | None) -> None:
+    if (tasks is None) == (prompts is None):
+        raise UserError("Give either --task or --prompts.")
+
+
+def check_task(name: str) -> None:
+    from dsae_core.tasks import TASKS
+
+    if name not in TASKS:
+        raise UserError(f"There is no task {name!r}; choose one of {', '.join(TASKS)}.")
+
+
+def read_prompts(path: Path) -> PromptPairs:
+    from dsae_core.tasks import read_pairs_csv
+
+    return read_pairs_csv(read_text(path, "the prompts file"))
 
 
 def ablation_named(name: str) -> Ablation:

@@ -19,7 +19,7 @@ from dsae_core.cli.options import (
     TaskOption,
     check_target,
     load,
-    prompt_pairs,
+    pairs_source,
 )
 from dsae_core.files import write_atomic
 from dsae_core.settings import METHODS, method_settings
@@ -49,11 +49,12 @@ def profile(
     method_settings(method, {})
     check_target(json_file)
     check_target(trace)
+    source = pairs_source(task if task or prompts else "ioi", prompts)
     from dsae_core.profiling import measure_scaling, profile_discovery
 
     with ProgressBar() as bar:
         language_model = load(model, device, bar.update)
-        pairs = prompt_pairs(language_model, task if task or prompts else "ioi", prompts, examples, seed)
+        pairs = source(language_model.tokenizer, examples, seed)
         done = profile_discovery(
             language_model,
             pairs,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from dsae_core.errors import UserError
 from dsae_core.prompts import Metric, PromptPairs
 from dsae_core.tasks.vocabulary import Tokenizer, continuation_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def task_metric(logits: Tensor, answers: AnswerTokens) -> Tensor:
     Returns:
         [N] float64: nats for a logit difference, probability for a probability difference.
     """
+    import torch  # here, so that prompts are read and refused without it
+
     logits = logits.double()
     if answers.metric == "probability_difference":
         logits = torch.softmax(logits, dim=-1)
