@@ -21,7 +21,7 @@ from dsae_core.behaviour import Behaviour
 from dsae_core.circuits import Circuit, read_circuit
 from dsae_core.models import LanguageModel
 from dsae_core.prompts import PromptPairs
-from dsae_core.result import read_discovery
+from dsae_core.result import Discovery, read_discovery
 from dsae_core.tasks import Task
 
 CSV = "positive,negative,answer,distractor\n" + "".join(
@@ -94,6 +94,56 @@ def test_discover_warns_of_ones_own_prompts_that_the_model_does_not_solve(  # ty
     assert len(warnings) == (0 if shown else 1)
     assert [line for line in out.splitlines() if line.startswith("Note: ")] == [f"Note: {note}" for note in warnings]
     assert all("does not show this behaviour" in note for note in warnings)
+
+
+def discovery_of(scores: torch.Tensor, method: str) -> Discovery:
+    """A discovery with these scores and nothing else."""
+    return Discovery(
+        node_scores=scores,
+        pair_scores=torch.zeros(0, 0),
+        codes=torch.zeros(2, 1, scores.numel(), dtype=torch.int32),
+        activations=torch.zeros(2, 1, scores.numel()),
+        n_positive=1,
+        tokens=(("a",), ("b",)),
+        settings={"method": method, "seed": 0},
+        timings={},
+        provenance={"model": "tiny"},
+        prompts=None,
+    )
+
+
+def test_a_list_of_heads_is_parted_where_the_pages_circuit_ends() -> None:
+    from dsae_core.cli.discovering import _listed_heads
+    from dsae_core.significance import RATE
+
+    scores = torch.rand(10, 10, generator=torch.Generator().manual_seed(0)) * 0.1
+    scores.flatten()[:7] = torch.linspace(4, 10, 7)
+    found = discovery_of(scores, "positional")
+    rates = found.false_discovery_rates()
+    assert rates is not None
+    cut = len(found.circuit(rate=RATE))
+    assert 7 <= cut < 12
+    lines = _listed_heads(found, 12)
+    (mark,) = [i for i, line in enumerate(lines) if "up to here, an estimated 20 % false discoveries" in line]
+    assert len(" ".join(lines[1:mark]).split()) == 2 * cut
+    assert len(" ".join(lines[mark + 1 : -1]).split()) == 2 * (12 - cut)
+    worst = sorted(rates.flatten().tolist())[11]
+    assert lines[-1] == (
+        f"At an estimated 20 % false discoveries: {cut} heads. "
+        f"Of those listed, an estimated {100 * worst:.0f} % are false discoveries."
+    )
+    short = _listed_heads(found, 3)
+    assert len(short) == 3
+    assert short[-1].endswith("Of those listed, an estimated <1 % are false discoveries.")
+    assert _listed_heads(found, 0)[1:] == [f"At an estimated 20 % false discoveries: {cut} heads."]
+
+
+def test_the_papers_method_has_no_rates_to_tell() -> None:
+    from dsae_core.cli.discovering import _listed_heads
+
+    lines = _listed_heads(discovery_of(torch.rand(10, 10), "paper"), 20)
+    assert len(lines) == 5
+    assert not any("false discoveries" in line for line in lines)
 
 
 def test_the_same_seed_gives_the_same_file(run, prompts: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -126,10 +126,8 @@ def _metrics(found: Discovery, circuit: Circuit, truth: Circuit | None) -> dict[
 
 
 def _print_discovery(found: Discovery, circuit: Circuit, metrics: dict[str, Any] | None) -> None:
-    typer.echo(f"{len(circuit)} best heads of {found.node_scores.numel()} (layer.head, score):")
-    best = [f"{layer}.{head} {float(found.node_scores[layer, head]):.2f}" for layer, head in found.ranking()]
-    for start in range(0, len(circuit), 5):
-        typer.echo("  " + "   ".join(f"{text:<12}" for text in best[start : min(start + 5, len(circuit))]).rstrip())
+    for line in _listed_heads(found, len(circuit)):
+        typer.echo(line)
     if metrics is None:
         typer.echo("No truth is stored for this model and task; measure one with dsae ground-truth.")
     else:
@@ -142,3 +140,36 @@ def _print_discovery(found: Discovery, circuit: Circuit, metrics: dict[str, Any]
     typer.echo("Seconds: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in found.timings.items()))
     for note in found.warnings:
         typer.echo(f"Note: {note}")
+
+
+def _listed_heads(found: Discovery, n_listed: int) -> list[str]:
+    """The best heads, five a line, parted where the page's circuit ends, and how many of them are there by chance."""
+    from dsae_core.significance import RATE
+
+    ranking = found.ranking()
+    best = [f"{layer}.{head} {float(found.node_scores[layer, head]):.2f}" for layer, head in ranking[:n_listed]]
+    lines = [f"{n_listed} best heads of {len(ranking)} (layer.head, score):"]
+    rates = found.false_discovery_rates()
+    if rates is None:
+        return lines + _in_fives(best)
+    cut = int((rates <= RATE).sum())
+    lines += _in_fives(best[:cut])
+    if 0 < cut < n_listed:
+        lines.append(f"  -- up to here, an estimated {_percent(RATE)} false discoveries --")
+    lines += _in_fives(best[cut:])
+    lines.append(f"At an estimated {_percent(RATE)} false discoveries: {cut} head{'' if cut == 1 else 's'}.")
+    if best:
+        among = _percent(float(rates[ranking[n_listed - 1]]))
+        lines[-1] += f" Of those listed, an estimated {among} are false discoveries."
+    return lines
+
+
+def _in_fives(cells: list[str]) -> list[str]:
+    return [
+        "  " + "   ".join(f"{text:<12}" for text in cells[start : start + 5]).rstrip()
+        for start in range(0, len(cells), 5)
+    ]
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.0f} %" if rate >= 0.005 else "<1 %"
