@@ -107,10 +107,29 @@ def test_csv_reads_and_writes_back() -> None:
     assert read_pairs_csv(write_pairs_csv(plain)) == plain
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_spreadsheets_separators_are_known_by_the_header(separator: str) -> None:
+    text = 'Negative;positive;answer;distractor;note\r\n"A; b";B, c; x| y; z;\r\nd;e; f; g;h\r\n'
+    pairs = read_pairs_csv("\r\n" + text.replace(";", separator))
+    assert pairs.positive == ("B, c", "e")
+    assert pairs.negative == (f"A{separator} b", "d")
+    assert pairs.answer == ((" x", " y"), (" f",))
+    assert read_pairs_csv(write_pairs_csv(pairs)) == pairs
+
+
+def test_a_comma_in_the_header_leaves_other_separators_to_the_cells() -> None:
+    assert read_pairs_csv("positive,negative\na;b,c\td\n").positive == ("a;b",)
+    assert read_pairs_csv("positive,negative,a;positive;negative\nb,c,d\n").positive == ("b",)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "header row"),
+        ("positive;negative\na;b;c\n", "Row 1 has 3 cells for 2 columns; put a prompt that has a semicolon in quotes"),
+        ("positive\tnegative\na\tb\tc\n", "put a prompt that has a tab in quotes"),
+        ("positive;negative\na;\n", "Row 1, column negative: the cell is empty"),
+        ("positive;answer\na;b\n", "exactly one column 'positive'"),
         ("positive,negative\n", "no rows"),
         ("positive\nhello\n", "exactly one column 'negative'"),
         ("positive,positive,negative\na,b,c\n", "exactly one column 'positive'"),

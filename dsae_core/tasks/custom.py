@@ -9,13 +9,16 @@ from dsae_core.errors import UserError
 from dsae_core.prompts import PromptPairs
 
 HEADER = "positive,negative[,answer,distractor]"
+SEPARATORS = (",", ";", "\t")
+"""What may part cells: spreadsheets write semicolons where a comma is the decimal sign."""
 
 
 def read_pairs_csv(text: str) -> PromptPairs:
     """Read prompt pairs from CSV text with the columns positive, negative and, both or neither, answer, distractor.
 
     Cells are taken as written, spaces included (an answer that starts a word needs the space before it).
-    Several answers or distractors in one cell are separated by "|". Other columns and blank lines are ignored.
+    Several answers or distractors in one cell are separated by "|". Other columns and blank lines are ignored. A
+    semicolon or a tab parts cells where the header has both columns with it and not with a comma.
 
     Raises:
         UserError: the text is not CSV, a column is missing, there are no rows, or a cell is empty; the row is
@@ -23,12 +26,13 @@ def read_pairs_csv(text: str) -> PromptPairs:
     """
     if "\x00" in text:
         raise UserError("The prompts are not text: the file has NUL bytes. Save it as a UTF-8 CSV file.")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    separator = next((separator for separator in SEPARATORS if _parts_header(text, separator)), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     try:
         rows = [row for row in reader if row]
     except csv.Error as error:
         raise UserError(f"The prompts are not a CSV table: line {reader.line_num}: {error}.") from error
-    names = [cell.strip().lower() for cell in rows[0]] if rows else []
+    names = _names(rows[0]) if rows else []
     for name in ("positive", "negative"):
         if names.count(name) != 1:
             raise UserError(
@@ -43,7 +47,7 @@ def read_pairs_csv(text: str) -> PromptPairs:
     for name in ("positive", "negative", "answer", "distractor"):
         if name in names:
             place = names.index(name)
-            columns[name] = [_cell(row, len(names), place, name, number) for number, row in enumerate(rows[1:], 1)]
+            columns[name] = [_cell(row, names, place, number, separator) for number, row in enumerate(rows[1:], 1)]
     return PromptPairs(
         positive=tuple(columns["positive"]),
         negative=tuple(columns["negative"]),
@@ -52,15 +56,30 @@ def read_pairs_csv(text: str) -> PromptPairs:
     )
 
 
-def _cell(row: list[str], n_columns: int, place: int, name: str, number: int) -> str:
-    if len(row) > n_columns:
+def _parts_header(text: str, separator: str) -> bool:
+    """Whether the first row that is not blank has both columns of prompts, once each, with this separator."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+    try:
+        names = _names(next((row for row in reader if row), []))
+    except csv.Error:
+        return False
+    return names.count("positive") == names.count("negative") == 1
+
+
+def _names(header: list[str]) -> list[str]:
+    return [cell.strip().lower() for cell in header]
+
+
+def _cell(row: list[str], names: list[str], place: int, number: int, separator: str) -> str:
+    if len(row) > len(names):
+        mark = {",": "comma", ";": "semicolon"}.get(separator, "tab")
         raise UserError(
-            f"Row {number} has {len(row)} cells for {n_columns} columns; put a prompt that has a comma in quotes."
+            f"Row {number} has {len(row)} cells for {len(names)} columns; put a prompt that has a {mark} in quotes."
         )
     cell = row[place] if place < len(row) else ""
     text = cell.strip()
     if not text or text.lower() == "nan":
-        raise UserError(f"Row {number}, column {name}: the cell is {'NaN' if text else 'empty'}.")
+        raise UserError(f"Row {number}, column {names[place]}: the cell is {'NaN' if text else 'empty'}.")
     return cell
 
 

@@ -13,6 +13,7 @@ from fuzz.target import Target, require
 _SEEDS = (
     b"positive,negative\nMary and John,Anna and John\na b,c d\n",
     b'negative,positive,answer,distractor,note\n"A, b",B c, x| y, z,hello\nd,e, f, g,\n',
+    b'positive;negative\r\n"a; b";c, d\r\ne;"f\ng"\r\n',
     b'\xef\xbb\xbfPositive , NEGATIVE\r\n"say ""hi""\nthere",plain\r\n\r\nlast,row\r\n',
 )
 _WORDS = (*b'positive,negative,answer,distractor,nan,|,;,"",\''.split(b","), b'",', b',"', b"\xc2\x85", b"\t")
