@@ -30,6 +30,7 @@ from dsae_core.models import (
     tokenize,
     wheel,
 )
+from dsae_core.models.convert import convert_gguf
 
 PROMPT = "When Mary and John went to the store"
 
@@ -346,6 +347,14 @@ def test_a_gguf_file_or_its_folder(tiny_gguf: Path) -> None:
     assert (by_file.n_layers, by_file.n_heads, by_file.d_head) == (3, 4, 8)
     original = tiny_module("llama", tie_word_embeddings=True)
     torch.testing.assert_close(by_file.sites[2].projection.weight, original.model.layers[2].self_attn.o_proj.weight)
+
+
+def test_a_gguf_file_is_read_and_converted_without_a_word(
+    tiny_gguf: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    load_model(str(tiny_gguf))
+    convert_gguf(tiny_gguf, tmp_path / "converted")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_broken_gguf_file(tmp_path: Path) -> None:
