@@ -46,6 +46,7 @@ def dashboard(
     arguments += [f"--server.port={port}", f"--server.address={address}"]
     arguments += [f"--server.headless={str(headless).lower()}", "--browser.gatherUsageStats=false"]
     arguments += ["--server.showEmailPrompt=false"]  # a first run must not wait for somebody to type
+    arguments += ["--logger.hideWelcomeMessage=true"]
     # Whatever a configuration file or the environment of this machine says:
     arguments += ["--client.showErrorDetails=none", "--server.enableXsrfProtection=true"]
     arguments += [f"--server.allowedHosts={name}" for name in _hosts(address, host or [], limits)]
@@ -58,6 +59,7 @@ def dashboard(
             "kept runs; use --demo for visitors.",
             err=True,
         )
+    typer.echo(f"The dashboard is at {_url(address, port)} (Ctrl-C stops it)")
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # a thread a page, each with memory of its own, would fill it
     sys.stdout.flush()
     os.execv(sys.executable, arguments)
@@ -104,6 +106,14 @@ def _hosts(address: str, named: list[str], limits: Limits | None) -> list[str]:
     if limits is not None or not _is_local(address):
         return named
     return list(dict.fromkeys(["localhost", LOCAL, "::1", address, *named]))
+
+
+def _url(address: str, port: int) -> str:
+    """Where a browser of this machine finds the page."""
+    if address.startswith("unix:"):
+        return address
+    reached = {"0.0.0.0": LOCAL, "::": "::1"}.get(address, address)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 def _is_local(address: str) -> bool:
