@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -377,6 +377,39 @@ def test_help_and_models_list_need_no_model(run) -> None:  # type: ignore[no-unt
     assert "smollm2-135m" in out
     for command in ("discover", "ground-truth", "benchmark", "faithfulness", "models", "app"):
         assert run(command, "--help")[0] == 0
+
+
+COMMANDS = ("discover", "ground-truth", "benchmark", "published", "faithfulness", "profile", "app")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, "models"])
+def test_help_fits_80_columns_and_cuts_nothing(run, command: str, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run(*command.split(), "--help")
+    assert max(map(len, out.splitlines())) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out
+    assert "..." not in " ".join(out.split()).replace("[ARGS]...", "").replace("0, 1, ...", "")
+    assert "bool" not in out
+
+
+def test_help_names_what_options_take(run) -> None:  # type: ignore[no-untyped-def]
+    from dsae_core.benchmark import ALL_METHODS
+    from dsae_core.cli.options import METHOD_NAMES, TASK_NAMES
+    from dsae_core.settings import METHODS
+    from dsae_core.tasks import TASKS
+
+    assert TASK_NAMES.split(", ") == list(TASKS)
+    assert METHOD_NAMES.split(", ") == list(ALL_METHODS)
+    told = {command: " ".join(run(command, "--help")[1].split()) for command in COMMANDS}
+    for command in ("discover", "ground-truth", "benchmark", "faithfulness", "profile"):
+        assert TASK_NAMES in told[command], command
+    for command in ("discover", "ground-truth", "faithfulness", "profile"):
+        assert "positive,negative[,answer,distractor]" in told[command], command
+    for command in ("benchmark", "faithfulness"):
+        assert METHOD_NAMES in told[command], command
+    for name, settings in METHODS.items():
+        assert f"{name} has {', '.join(field.name for field in fields(settings))}." in told["discover"]
+    assert "0.8 GB" in told["published"]
 
 
 def test_the_package_imports_without_torch_or_streamlit() -> None:

@@ -22,14 +22,15 @@ app = typer.Typer(
     help="Find the attention heads behind a language model's behaviour from ten prompt pairs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its boxes cut long words and name a type for every flag
     add_completion=False,
 )
 app.command()(discover)
-app.command("ground-truth")(ground_truth)
-app.command()(benchmark)
-app.command()(published)
-app.command()(faithfulness)
-app.command()(profile)
+app.command("ground-truth", short_help="Measure every head's effect by exact patching.")(ground_truth)
+app.command(short_help="Compare methods with the measured circuits, in a table.")(benchmark)
+app.command(short_help="Run the experiment of O'Neill & Bui 2024 again.")(published)
+app.command(short_help="Keep only a method's best heads, and remove them.")(faithfulness)
+app.command(short_help="Measure where a discovery's time goes.")(profile)
 app.command("app")(dashboard)
 
 models_app = typer.Typer(help="The models that can be named, and fetching them.", no_args_is_help=True)

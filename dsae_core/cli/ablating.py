@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsae_core.cli.options import (
+    METHOD_NAMES,
     DeviceOption,
     JsonOption,
     ModelOption,
@@ -34,12 +35,12 @@ def faithfulness(
     task: TaskOption = None,
     prompts: PromptsOption = None,
     examples: Annotated[int, typer.Option(min=1, help="Prompt pairs to score heads from, for a task.")] = 10,
-    method: Annotated[str, typer.Option(help="A method or baseline, as in dsae benchmark.")] = "positional",
+    method: Annotated[str, typer.Option(help=f"One of: {METHOD_NAMES}.")] = "positional",
     seed: SeedOption = 0,
     test_examples: Annotated[int, typer.Option(min=1, help="Other prompt pairs to ablate heads on.")] = 20,
     test_seed: Annotated[int, typer.Option(help="Seed of those.")] = 2000,
     test_prompts: Annotated[
-        Path | None, typer.Option(help="CSV of prompt pairs to ablate heads on; else --prompts' own.")
+        Path | None, typer.Option(help="CSV file of prompt pairs to ablate heads on; else --prompts' own.")
     ] = None,
     ablation: Annotated[
         str, typer.Option(help="What an ablated head puts out: interchange, mean or zero.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from dsae_core.result import Discovery
 
 
+_SETTINGS = " ".join(f"{name} has {', '.join(f.name for f in fields(cls))}." for name, cls in METHODS.items())
+
+
 def discover(
     model: ModelOption = "smollm2-135m",
     task: TaskOption = None,
@@ -40,7 +43,7 @@ def discover(
     seed: SeedOption = 0,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help=f"A setting of the method; repeatable. {_SETTINGS}"),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Heads in the predicted circuit.")] = 20,
     rate: Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsae_core.cli.options import (
+    TASK_NAMES,
     DeviceOption,
     JsonOption,
     ProgressBar,
@@ -41,7 +42,7 @@ def ground_truth(
         typer.Option(
             "--tasks",
             "--task",
-            help="Built-in tasks, separated by commas: ioi, greater_than, docstring, induction, pronoun, successor.",
+            help=f"Built-in tasks, separated by commas: {TASK_NAMES}.",
         ),
     ] = None,
     prompts: PromptsOption = None,

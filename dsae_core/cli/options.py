@@ -21,14 +21,21 @@ if TYPE_CHECKING:
 
     PairsSource = Callable[[Tokenizer, int, int], PromptPairs]
 
+TASK_NAMES = "ioi, greater_than, docstring, induction, pronoun, successor"
+METHOD_NAMES = (
+    "positional, paper, random, norm, paired_pooled, paired, paired_scaled, paired_flow, hisp, attribution, ig5, ig10, "
+    "eap, subnetwork, acdc, patching"
+)
+"""What help says; the tables of tasks and of methods themselves would import torch."""
+
 ModelOption = Annotated[str, typer.Option("--model", help="A known name, a hub name, or a local folder.")]
 TaskOption = Annotated[
     str | None,
-    typer.Option("--task", help="A built-in task: ioi, greater_than, docstring, induction, pronoun, successor."),
+    typer.Option("--task", help=f"A built-in task: {TASK_NAMES}."),
 ]
 PromptsOption = Annotated[
     Path | None,
-    typer.Option("--prompts", help="CSV: positive,negative[,answer,distractor], in place of a task."),
+    typer.Option("--prompts", help="In place of a task, a CSV file: positive,negative[,answer,distractor]."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the prompts and of the dictionary.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")]
