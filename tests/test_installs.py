@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -132,6 +133,75 @@ def test_the_makefile_refuses_the_same_pythons() -> None:
     for minor in range(9, 16):
         inside = eval(expression.replace("sys.version_info", f"(3, {minor}, 1)"))
         assert inside == (f"3.{minor}.1" in stated), minor
+
+
+TOOL = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$LOG"
+"""
+PYTHON = """#!/bin/sh
+if [ "$1 $2" = "-m venv" ]; then
+  mkdir -p "$3/bin"
+  for name in pip dsae python ruff mypy pytest; do cp "$(dirname "$0")/tool" "$3/bin/$name"; done
+fi
+"""
+
+
+@pytest.fixture
+def make(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Run make with tools that only say how they were called: what is printed, and the calls since the last one."""
+    if shutil.which("make") is None:
+        pytest.skip("there is no make")
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "setup.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name, text in (("tool", TOOL), ("fake-python", PYTHON), ("c++", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    log = tmp_path / "log"
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "DSAE_", "CXX"))}
+    variables |= {"LOG": str(log), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def call(*arguments: str, **changed: str) -> tuple[list[str], list[str]]:
+        log.write_text("")
+        command = ["make", "--no-print-directory", "PYTHON=fake-python", "VENV=venv", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=variables | changed, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines(), log.read_text().splitlines()
+
+    return call
+
+
+def test_make_app_says_its_steps_and_installs_what_runs(make) -> None:  # type: ignore[no-untyped-def]
+    said, calls = make("app", "PORT=8777")
+    assert [line[:4] for line in said] == ["1/4 ", "2/4 ", "3/4 ", "4/4 "]
+    assert "DSAE_BUILD=0 skips it" in said[2]
+    assert not any("could not be installed" in line for line in said)
+    assert not any("requirements-dev.txt" in call for call in calls)
+    assert calls[-2:] == ["dsae models fetch smollm2-135m", "dsae app --port 8777"]
+    said, calls = make("app")
+    assert [line[:4] for line in said] == ["4/4 "]
+    assert calls == ["dsae models fetch smollm2-135m", "dsae app --port 8501"]
+
+
+def test_make_installs_nothing_twice(make) -> None:  # type: ignore[no-untyped-def]
+    make("app")
+    said, calls = make("setup")
+    assert [line[:4] for line in said] == ["4/4 "]
+    assert [call for call in calls if call.startswith("pip ")] == [
+        "pip --disable-pip-version-check install -q -r requirements-dev.txt"
+    ]
+    assert make("setup") == (["make: Nothing to be done for 'setup'."], [])
+    said, calls = make("test")
+    assert [line for line in said if re.match(r"\d/\d", line)] == [said[-2]]
+    assert said[-2].startswith("5/5 the model")
+    assert calls == ["ruff check .", "ruff format --check .", "mypy ", "dsae models fetch smollm2-135m", "pytest "]
+
+
+def test_make_without_a_compiler_says_that_nothing_is_compiled(make) -> None:  # type: ignore[no-untyped-def]
+    said, _ = make("setup", DSAE_BUILD="0")
+    assert [line[:4] for line in said if line[1] == "/"] == ["1/4 ", "2/4 ", "3/4 ", "4/4 "]
+    assert "nothing compiled" in said[2]
+    assert "plain torch" in said[3]
+    assert [line[:4] for line in make("runtime", "VENV=other")[0]] == ["1/2 ", "2/2 "]
 
 
 def environment_with(wheel: Path, folder: Path, installs: ModuleType) -> Path:
