@@ -191,7 +191,17 @@ def test_the_citation_and_the_changelog_are_of_this_version() -> None:
     assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/install.md", "docs/method.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        "README.md",
+        "SECURITY.md",
+        "docs/install.md",
+        "docs/method.md",
+        "docs/results.md",
+        "CHANGELOG.md",
+    ],
+)
 def test_files_that_the_documents_name_are_there(document: str) -> None:
     text = (ROOT / document).read_text()
     named = re.findall(r"`((?:benchmarks|docs|tests|csrc|dsae_core)/[\w./-]+)`", text)
@@ -200,3 +210,19 @@ def test_files_that_the_documents_name_are_there(document: str) -> None:
     written_by_make = {"docs/reliability.md", "docs/api"}
     missing = [name for name in named if name not in written_by_make and not (ROOT / name).exists()]
     assert missing == []
+
+
+def table(text: str, needed: str) -> dict[str, dict[str, str]]:
+    """The first table with this column: its rows by their first cell, as column -> cell."""
+    lines = [line.strip("|").split("|") if line.startswith("|") else [] for line in text.splitlines()]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    start = next(i for i, row in enumerate(cells) if needed in row)
+    end = next((i for i in range(start, len(cells)) if not cells[i]), len(cells))
+    return {row[0]: dict(zip(cells[start], row, strict=True)) for row in cells[start + 2 : end]}
+
+
+def test_the_readmes_figures_are_those_of_the_results() -> None:
+    short, long = (table((ROOT / name).read_text(), "all six") for name in ("README.md", "docs/results.md"))
+    assert len(short) == 6 < len(long)
+    for method, row in short.items():
+        assert row == {column: long[method][column] for column in row}, method

@@ -76,6 +76,7 @@ def test_the_archive_has_all_that_builds_tests_and_documents(sources: Path) -> N
         missing = {name for name in here - inside if (ROOT / name).stat().st_ctime < built}  # newer ones came later
         assert not missing, folder
     single = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "Makefile"]
+    single += ["SECURITY.md", "docs/results.md"]
     assert {*single, "requirements.txt", "requirements-dev.txt", "app.py", "benchmarks/trust_installs.py"} <= inside
     assert [path for path in sources.rglob("*") if path.suffix in {".so", ".o", ".pyc"}] == []
 
