@@ -135,6 +135,12 @@ def test_the_dockerfile_copies_what_is_there_and_sent() -> None:
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "dsae_core"} <= set(sources)
 
 
+def options_of_the_page() -> set[str]:
+    """The options of dsae app."""
+    command = typer.main.get_command(cli.app).commands["app"]  # type: ignore[attr-defined]
+    return {option for parameter in command.params for option in parameter.opts}
+
+
 def test_the_dockerfiles_commands_are_there() -> None:
     every = instructions()
     asked = re.findall(r"\bmake ([a-z-]+)", " ".join(arguments for name, arguments in every if name == "RUN"))
@@ -142,9 +148,7 @@ def test_the_dockerfiles_commands_are_there() -> None:
     assert set(asked) <= targets()
     words = shlex.split(every[-1][1].replace('["sh", "-c", ', "").rstrip("]"))[0].split()
     options = {word for word in words if word.startswith("--")}
-    command = typer.main.get_command(cli.app).commands["app"]  # type: ignore[attr-defined]
-    known = {option for parameter in command.params for option in parameter.opts}
-    assert {"--address", "--port", "--headless"} <= options <= known
+    assert {"--address", "--port", "--headless"} <= options <= options_of_the_page()
 
 
 def test_the_container_runs_without_rights_and_without_a_compiler() -> None:
@@ -168,6 +172,22 @@ def test_the_container_runs_without_rights_and_without_a_compiler() -> None:
     package = "\n".join(path.read_text() for path in (ROOT / "dsae_core").rglob("*.py"))
     for variable in re.findall(r"\b(DSAE_[A-Z]+)=", last["ENV"]):
         assert f'"{variable}"' in package, variable
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/install.md"])
+def test_the_folders_that_the_dockerfile_names_are_the_users_to_name(document: str) -> None:
+    variables = re.findall(r"\b(DSAE_[A-Z]+)=", dict(instructions())["ENV"])
+    assert variables == ["DSAE_CACHE", "DSAE_DATA"]
+    text = (ROOT / document).read_text()
+    assert [name for name in variables if f"`{name}` names another" not in " ".join(text.split())] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "SECURITY.md"])
+def test_the_ports_option_is_told_of_and_examples_have_real_ones(document: str) -> None:
+    lines = re.findall(r"^.*\bdsae app\b.*$", (ROOT / document).read_text(), flags=re.MULTILINE)
+    examples = [line for line in lines if "`" not in line]
+    found = {word for line in examples for word in re.findall(r"--[a-z]+\b", line.partition("dsae app")[2])}
+    assert {"--port", "--demo"} <= found <= options_of_the_page()
 
 
 def test_the_makefiles_first_lines_name_its_targets() -> None:
