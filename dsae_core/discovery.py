@@ -52,7 +52,8 @@ def discover(
         method: "positional" (ours) or "paper" (O'Neill & Bui 2024); see docs/method.md.
         seed: of the dictionary's start; the same seed gives the same scores.
         progress: called with the stage and the share of it done; an exception it raises ends the run.
-        preview: called with [L, heads], how differently heads write on the two sides, before dictionaries are trained.
+        preview: called with [L, heads], how differently heads write on the two sides of the first three pairs, which
+            the model then reads beforehand.
         options: settings of the method, see PositionalSettings and PaperSettings.
 
     All is computed on the model's device; where that fails, lost or out of memory, on the CPU, and the result's

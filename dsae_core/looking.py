@@ -28,6 +28,10 @@ from dsae_core.roofline import synchronize
 from dsae_core.stages import Stages
 
 CPU = torch.device("cpu")
+
+PREVIEW_PAIRS = 3
+"""Of more pairs than these, a preview is of the first ones, which the model reads beforehand: somebody waits for it."""
+
 ADVICE = "Use fewer or shorter prompts."
 NO_ROUTES = (
     "What attention moved between positions did not fit in the memory, so scores damp by depth in place of "
@@ -90,18 +94,28 @@ def look(
         stages: times "collect" and "follow".
         positional: follow the change to the prediction, which the positional method needs.
         routes: follow it along what attention moved, for which there is room.
-        preview: given paired_change as soon as it is known.
+        preview: given paired_change of the first PREVIEW_PAIRS as soon as it is known.
     """
+    early = preview is not None and n_positive > PREVIEW_PAIRS
     with stages.stage("collect") as report:
+        if preview is not None and early:
+            preview(_first_change(model, batch, n_positive))
         outputs = collect_head_outputs(model, batch, routes=routes, progress=lambda _, fraction: report(fraction))
         w_o = output_weights(model)
         synchronize(w_o.device)
-    if preview is not None:
+    if preview is not None and not early:
         preview(paired_change(outputs, w_o, n_positive).cpu())
     with stages.stage("follow"):
         around = Surroundings.of(outputs, w_o, n_positive) if positional else None
         synchronize(w_o.device)
     return Seen(outputs.z, w_o, around)
+
+
+def _first_change(model: LanguageModel, batch: TokenBatch, n_positive: int) -> Tensor:
+    """paired_change of the first PREVIEW_PAIRS pairs, on the CPU."""
+    first = range(PREVIEW_PAIRS)
+    outputs = collect_head_outputs(model, batch.rows([*first, *(n_positive + pair for pair in first)]), routes=False)
+    return paired_change(outputs, output_weights(model), PREVIEW_PAIRS).cpu()
 
 
 def paired_change(outputs: HeadOutputs, w_o: Tensor, n_positive: int) -> Tensor:

@@ -14,6 +14,7 @@ from test_ui_view import small_discovery, small_truth
 
 from dsae_core.baselines.forward_only import paired_difference_scaled
 from dsae_core.behaviour import Behaviour
+from dsae_core.discovery import discover
 from dsae_core.errors import UserError
 from dsae_core.inspection import NextToken, PatchEffect, PromotedTokens, TokenEffect
 from dsae_core.models import LanguageModel
@@ -293,6 +294,16 @@ def test_a_run_shows_the_paired_difference_first(
     assert drawing.data["marked"].empty
     assert frame["name"].tolist()[:5] == ["0.0", "0.1", "0.2", "0.3", "1.0"]
     assert frame["score"].tolist() == pytest.approx(shown[0].flatten().tolist())
+
+
+def test_the_preview_of_many_pairs_is_of_the_first_ones(tiny_model: LanguageModel, solved_pairs: PromptPairs) -> None:
+    negative = solved_pairs.negative
+    doubled = PromptPairs(2 * solved_pairs.positive, negative + negative[1:] + negative[:1])
+    shown: list[torch.Tensor] = []
+    discover(tiny_model, doubled, preview=shown.append, epochs=1)
+    (preview,) = shown
+    assert torch.allclose(preview, paired_difference_scaled(tiny_model, solved_pairs, 0), rtol=1e-4)
+    assert not torch.allclose(preview, paired_difference_scaled(tiny_model, doubled, 0), rtol=1e-2)
 
 
 def test_a_preview_is_drawn_in_the_chart_of_a_result_of_its_shape() -> None:

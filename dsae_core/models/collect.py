@@ -29,6 +29,10 @@ class TokenBatch:
     mask: Tensor  # [E, T] bool, False on padding
     tokens: tuple[tuple[str, ...], ...]  # E times T readable tokens, "" on padding
 
+    def rows(self, chosen: Sequence[int]) -> TokenBatch:
+        """Some of the prompts, in this order, in the same positions."""
+        return TokenBatch(self.ids[list(chosen)], self.mask[list(chosen)], tuple(self.tokens[row] for row in chosen))
+
 
 @dataclass(frozen=True, eq=False)
 class HeadOutputs:

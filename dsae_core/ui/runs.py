@@ -86,7 +86,7 @@ def discovery_work(
 
     Args:
         request: the run's settings.
-        preview: given how differently heads [L, heads] write on the two sides, before dictionaries are trained.
+        preview: given how differently heads [L, heads] write on the two sides of the first pairs, before all else.
         known: whether the model shows the behaviour on somebody's own prompts, where that was measured already.
 
     The work raises a UserError where any of these cannot be done as asked.

@@ -9,6 +9,7 @@ import streamlit as st
 from torch import Tensor
 
 from dsae_core.limits import demo_limits
+from dsae_core.looking import PREVIEW_PAIRS
 from dsae_core.significance import RATE
 from dsae_core.ui import controls, state, theme
 from dsae_core.ui.charts import curves
@@ -180,8 +181,8 @@ def _preview(scores: Tensor, grid: Grid | None, key: str) -> None:
     others = "" if grid is None else "; all else here is of the last result"
     chart(
         "Preview: paired difference",
-        "of the run under way: how differently each head writes on the two sides. Its codes' scores come here"
-        f" next{others}",
+        f"of the run under way: how differently each head writes on the two sides of the first {PREVIEW_PAIRS} pairs. "
+        f"Its codes' scores come here next{others}",
         preview_map(scores, grid),
         lambda: preview_frame(scores),
         key=key,
