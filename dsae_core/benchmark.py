@@ -25,6 +25,7 @@ from dsae_core.benchmark_record import (
 from dsae_core.circuits import Circuit, stored_circuit
 from dsae_core.discovery import discover
 from dsae_core.errors import UserError
+from dsae_core.looking import room_for_patching
 from dsae_core.metrics import confusion_at_size, evaluate
 from dsae_core.models import LanguageModel
 from dsae_core.prompts import PromptPairs
@@ -242,7 +243,9 @@ def score_heads(model: LanguageModel, pairs: PromptPairs, *, method: str, seed: 
     """[L, heads] scores of any method or baseline, by name."""
     if method in METHODS:
         return discover(model, pairs, method=method, seed=seed).node_scores
-    return BASELINES[method].score(model, pairs, seed).float().cpu()
+    baseline = BASELINES[method]
+    with room_for_patching(model, pairs, baseline.memory):
+        return baseline.score(model, pairs, seed).float().cpu()
 
 
 @contextmanager

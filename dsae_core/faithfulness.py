@@ -27,7 +27,9 @@ from dsae_core.interventions import (
     require_aligned,
     tokenize_sides,
 )
+from dsae_core.looking import room_for_patching
 from dsae_core.models import LanguageModel, last_logits
+from dsae_core.models.memory import PatchingSize
 from dsae_core.prompts import PromptPairs
 from dsae_core.stages import Progress
 from dsae_core.tasks import AnswerTokens, answer_tokens, task_metric
@@ -198,8 +200,8 @@ def faithfulness_curve(
         progress: called as ("ablate", share done).
 
     Raises:
-        UserError: no answers, unaligned pairs, scores of another shape, or heads that carry no behaviour at all
-            (the metric is the same with all of them ablated).
+        UserError: no answers, unaligned pairs, scores of another shape, too little memory, or heads that carry no
+            behaviour at all (the metric is the same with all of them ablated).
     """
     return faithfulness_report(model, pairs, scores, seeds=(), sizes=sizes, ablation=ablation, progress=progress).curve
 
@@ -230,19 +232,20 @@ def faithfulness_report(
     """
     chosen = _sizes(model, scores, sizes)
     answer_tokens(model.tokenizer, pairs)  # says what is wrong with them, or that there are none
-    runs = AblationRuns(model, pairs, ablation)
     rankings = [scores]
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         rankings.append(torch.rand(scores.shape, generator=generator))
     curves = []
-    for number, ranking in enumerate(rankings):
+    with room_for_patching(model, pairs, PatchingSize.ablating):
+        runs = AblationRuns(model, pairs, ablation)
+        for number, ranking in enumerate(rankings):
 
-        def report(share: float, number: int = number) -> None:
-            if progress is not None:
-                progress("ablate", (number + share) / len(rankings))
+            def report(share: float, number: int = number) -> None:
+                if progress is not None:
+                    progress("ablate", (number + share) / len(rankings))
 
-        curves.append(_curve(runs, ranking, chosen, report))
+            curves.append(_curve(runs, ranking, chosen, report))
     return FaithfulnessReport(curves[0], tuple(curves[1:]), tuple(seeds))
 
 

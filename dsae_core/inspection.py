@@ -24,6 +24,7 @@ from dsae_core.interventions import (
     run_clean,
     tokenize_sides,
 )
+from dsae_core.looking import room_for_patching
 from dsae_core.metrics import bootstrap_ratio
 from dsae_core.models import HeadSite, LanguageModel, TokenBatch, last_logits, output_weights, tokenize
 from dsae_core.models.adapter import block_input, fit_inverse_rms
@@ -433,24 +434,25 @@ def patch_effect(model: LanguageModel, pairs: PromptPairs, layer: int, head: int
         seed: of the bootstrap.
 
     Raises:
-        UserError: no answers, a pair whose prompts differ in length, no such head, or a model that does not do the
-            task (its metric is no higher on positives than on negatives).
+        UserError: no answers, a pair whose prompts differ in length, no such head, too little memory, or a model that
+            does not do the task (its metric is no higher on positives than on negatives).
     """
     _require_head(model, layer, head)
     answers = answer_tokens(model.tokenizer, pairs)
     positive, negative = tokenize_sides(model, pairs)
     require_aligned(positive, negative)
-    clean = run_clean(model, positive)
-    recorded, negative_logits = record_head_inputs(model, negative)
-    on_positive, on_negative = (task_metric(logits, answers).cpu() for logits in (clean.logits, negative_logits))
-    drop = on_positive - on_negative
-    if float(drop.mean()) <= 0:
-        raise UserError(
-            f"{model.name} does not do this task: its metric is {float(on_positive.mean()):.3f} on positives and "
-            f"{float(on_negative.mean()):.3f} on negatives, so there is no behaviour that a head could carry."
-        )
-    patched = patch_heads(model, clean, layer, [head], [recorded[layer][:, :, head]])
-    losses = on_positive - metric_by_run(patched, answers)[0]
+    with room_for_patching(model, pairs, lambda size: size.patching(1)):  # a head in a pass
+        clean = run_clean(model, positive)
+        recorded, negative_logits = record_head_inputs(model, negative)
+        on_positive, on_negative = (task_metric(logits, answers).cpu() for logits in (clean.logits, negative_logits))
+        drop = on_positive - on_negative
+        if float(drop.mean()) <= 0:
+            raise UserError(
+                f"{model.name} does not do this task: its metric is {float(on_positive.mean()):.3f} on positives and "
+                f"{float(on_negative.mean()):.3f} on negatives, so there is no behaviour that a head could carry."
+            )
+        patched = patch_heads(model, clean, layer, [head], [recorded[layer][:, :, head]])
+        losses = on_positive - metric_by_run(patched, answers)[0]
     low, high = bootstrap_ratio(losses, drop, generator=torch.Generator().manual_seed(seed))
     return PatchEffect(
         effect=float(losses.mean() / drop.mean()),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dsae_core.circuits import Circuit
 from dsae_core.errors import UserError
+from dsae_core.looking import room_for_patching
 from dsae_core.metrics import bootstrap_ratio
 from dsae_core.models import (
     LanguageModel,
@@ -27,6 +28,7 @@ from dsae_core.models import (
     resume_at,
     tokenize,
 )
+from dsae_core.models.memory import ROWS_PER_PASS
 from dsae_core.patching_record import PatchingRecord, prompts_digest
 from dsae_core.prompts import PromptPairs
 from dsae_core.stages import Progress
@@ -168,10 +170,6 @@ def patch_heads(
     return logits.reshape(copies, n, -1)
 
 
-ROWS_PER_PASS = 320
-"""Prompts times heads in one forward pass, at most."""
-
-
 class HeadGroup(NamedTuple):
     """Heads of one layer that are patched in one forward pass, each in a run of its own."""
 
@@ -212,26 +210,33 @@ class HeadPatching:
     metric_negative: Tensor
 
     @classmethod
-    def prepare(cls, model: LanguageModel, pairs: PromptPairs, ablation: Ablation = "interchange") -> HeadPatching:
-        """Run both sides once.
+    def prepare(
+        cls,
+        model: LanguageModel,
+        pairs: PromptPairs,
+        ablation: Ablation = "interchange",
+        rows_per_pass: int = ROWS_PER_PASS,
+    ) -> HeadPatching:
+        """Run both sides once, where there is memory for that and for the passes that patch.
 
         Raises:
-            UserError: no answers, a pair whose prompts differ in length, or a model that does not do the task
-                (its metric is no higher on positives than on negatives).
+            UserError: no answers, a pair whose prompts differ in length, too little memory, or a model that does not
+                do the task (its metric is no higher on positives than on negatives).
         """
         answers = answer_tokens(model.tokenizer, pairs)
         positive, negative = tokenize_sides(model, pairs)
         require_aligned(positive, negative)
-        clean = run_clean(model, positive)
-        recorded, negative_logits = record_head_inputs(model, negative)
-        on_positive = task_metric(clean.logits, answers).double().cpu()
-        on_negative = task_metric(negative_logits, answers).double().cpu()
+        with room_for_patching(model, pairs, lambda size: size.patching(rows_per_pass)):
+            clean = run_clean(model, positive)
+            recorded, negative_logits = record_head_inputs(model, negative)
+            on_positive = task_metric(clean.logits, answers).double().cpu()
+            on_negative = task_metric(negative_logits, answers).double().cpu()
+            sources = ablation_sources(recorded, negative.mask, ablation)
         if float((on_positive - on_negative).mean()) <= 0:
             raise UserError(
                 f"{model.name} does not do this task: its metric is {float(on_positive.mean()):.3f} on positives and "
                 f"{float(on_negative.mean()):.3f} on negatives, so there is no behaviour to look for."
             )
-        sources = ablation_sources(recorded, negative.mask, ablation)
         return cls(model, clean, sources, answers, on_positive, on_negative)
 
     def losses(self, group: HeadGroup) -> Tensor:
@@ -263,19 +268,20 @@ def interchange_effects(
         progress: called as ("patch", share done).
 
     Raises:
-        UserError: no answers, a pair whose prompts differ in length, or a model that does not do the task
-            (its metric is no higher on positives than on negatives).
+        UserError: no answers, a pair whose prompts differ in length, too little memory, or a model that does not do
+            the task (its metric is no higher on positives than on negatives).
     """
-    patching = HeadPatching.prepare(model, pairs, ablation)
+    patching = HeadPatching.prepare(model, pairs, ablation, rows_per_pass)
     record = PatchingRecord() if record is None else record
     if record.metrics is None:
         record.metrics = (patching.metric_positive, patching.metric_negative)
     groups = head_groups(model.n_layers, model.n_heads, len(pairs), rows_per_pass)
-    for number, group in enumerate(groups):
-        if record.get(group.name, len(group.heads)) is None:
-            record.put(group.name, patching.losses(group))
-        if progress is not None:
-            progress("patch", (number + 1) / len(groups))
+    with room_for_patching(model, pairs, lambda size: size.patching(rows_per_pass), begun=True):
+        for number, group in enumerate(groups):
+            if record.get(group.name, len(group.heads)) is None:
+                record.put(group.name, patching.losses(group))
+            if progress is not None:
+                progress("patch", (number + 1) / len(groups))
     return effects_of(record, groups, seed=seed)
 
 

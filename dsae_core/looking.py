@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from dsae_core.flow import Surroundings
-from dsae_core.models import HeadOutputs, LanguageModel, TokenBatch, collect_head_outputs, output_weights
+from dsae_core.models import HeadOutputs, LanguageModel, TokenBatch, collect_head_outputs, output_weights, tokenize
 from dsae_core.models.loading import device_failed
 from dsae_core.models.memory import (
     DiscoverySize,
+    PatchingSize,
     TooLittleMemoryError,
     available_memory,
     discovery_bytes,
@@ -24,6 +25,7 @@ from dsae_core.models.memory import (
     require_memory,
 )
 from dsae_core.models.rescue import on_cpu
+from dsae_core.prompts import PromptPairs
 from dsae_core.roofline import synchronize
 from dsae_core.stages import Stages
 
@@ -166,6 +168,31 @@ def room_for_activations(z: Tensor, w_o: Tensor, *, positional: bool) -> Iterato
     what, n_bytes = _in_words(n_prompts, length), size.scoring(positional=positional)
     require_memory(n_bytes - z.nbytes, CPU, what, ADVICE)
     with memory_sentence(n_bytes, CPU, what, ADVICE):
+        yield
+
+
+@contextmanager
+def room_for_patching(
+    model: LanguageModel, pairs: PromptPairs, needed: Callable[[PatchingSize], int], *, begun: bool = False
+) -> Iterator[None]:
+    """The same for what is done with a model on prompt pairs beside a discovery, on the model's device.
+
+    A model that is spread over devices is not refused anything: which of them the memory is taken from is not known.
+
+    Args:
+        model: the model.
+        pairs: the prompt pairs.
+        needed: the bytes that it takes.
+        begun: whether part of them is taken already, so that there is nothing to refuse.
+
+    Raises:
+        UserError: there is too little memory, or a prompt cannot be tokenised.
+    """
+    n_prompts, length = tokenize(model, [*pairs.positive, *pairs.negative], names=pairs.cells).ids.shape
+    what, n_bytes = _in_words(n_prompts, length), needed(PatchingSize.of(model, len(pairs), length))
+    if not begun and getattr(model.module, "hf_device_map", None) is None:
+        require_memory(n_bytes, model.device, what, ADVICE)
+    with memory_sentence(n_bytes, model.device, what, ADVICE):
         yield
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from dsae_core.circuits import Circuit, Edge, Head
 from dsae_core.interventions import (
-    ROWS_PER_PASS,
     CleanRun,
     metric_by_run,
     patch_heads,
@@ -27,6 +26,7 @@ from dsae_core.interventions import (
 )
 from dsae_core.metrics import bootstrap_ratio
 from dsae_core.models import LanguageModel, edit_head_outputs, last_logits, resume_at
+from dsae_core.models.memory import ROWS_PER_PASS
 from dsae_core.patching_record import PatchingRecord
 from dsae_core.prompts import PromptPairs
 from dsae_core.stages import Progress

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from dsae_core.errors import UserError
 from dsae_core.faithfulness import AblationRuns, circuit_sizes, divergence, log_probabilities
+from dsae_core.looking import room_for_patching
 from dsae_core.models import LanguageModel
+from dsae_core.models.memory import PatchingSize
 from dsae_core.prompts import PromptPairs
 from dsae_core.stages import Progress
 
@@ -78,8 +80,8 @@ def validate(
         progress: called as ("ablate", share done) before every forward pass.
 
     Raises:
-        UserError: a pair whose prompts differ in length, scores of another shape, or heads that carry no behaviour
-            (the measure is the same with all of them ablated).
+        UserError: a pair whose prompts differ in length, scores of another shape, too little memory, or heads that
+            carry no behaviour (the measure is the same with all of them ablated).
     """
     n = scores.numel()
     if scores.shape != (model.n_layers, model.n_heads):
@@ -89,28 +91,29 @@ def validate(
     sizes, few = found_sizes(n, size), random_sizes(n, size)
     inner = [sum(0 < s < n for s in chosen) for chosen in (sizes, few)]
     passes = _Passes(2 + 2 * (inner[0] + inner[1] * len(seeds)), progress)
-    measure = _Measure(model, pairs, passes)
-    everything = torch.ones_like(scores, dtype=torch.bool)
-    full, empty = measure(~everything), measure(everything)
-    if abs(full - empty) < 1e-9:
-        raise UserError(
-            "Ablating every head leaves the prediction as it is, so no circuit of heads carries this behaviour."
-        )
+    with room_for_patching(model, pairs, PatchingSize.ablating):
+        measure = _Measure(model, pairs, passes)
+        everything = torch.ones_like(scores, dtype=torch.bool)
+        full, empty = measure(~everything), measure(everything)
+        if abs(full - empty) < 1e-9:
+            raise UserError(
+                "Ablating every head leaves the prediction as it is, so no circuit of heads carries this behaviour."
+            )
 
-    def shares(order: Tensor, chosen: Sequence[int]) -> Shares:
-        kept, removed = [], []
-        for k in chosen:
-            inside = torch.zeros(n, dtype=torch.bool)
-            inside[order[:k].cpu()] = True
-            inside = inside.reshape(scores.shape)
-            ends = {0: (empty, full), n: (full, empty)}  # known already
-            only, without = ends[k] if k in ends else (measure(~inside), measure(inside))
-            kept.append((only - empty) / (full - empty))
-            removed.append((without - empty) / (full - empty))
-        return Shares(tuple(chosen), tuple(kept), tuple(removed))
+        def shares(order: Tensor, chosen: Sequence[int]) -> Shares:
+            kept, removed = [], []
+            for k in chosen:
+                inside = torch.zeros(n, dtype=torch.bool)
+                inside[order[:k].cpu()] = True
+                inside = inside.reshape(scores.shape)
+                ends = {0: (empty, full), n: (full, empty)}  # known already
+                only, without = ends[k] if k in ends else (measure(~inside), measure(inside))
+                kept.append((only - empty) / (full - empty))
+                removed.append((without - empty) / (full - empty))
+            return Shares(tuple(chosen), tuple(kept), tuple(removed))
 
-    found = shares(torch.argsort(scores.flatten(), descending=True, stable=True), sizes)
-    random = tuple(shares(torch.randperm(n, generator=torch.Generator().manual_seed(seed)), few) for seed in seeds)
+        found = shares(torch.argsort(scores.flatten(), descending=True, stable=True), sizes)
+        random = tuple(shares(torch.randperm(n, generator=torch.Generator().manual_seed(seed)), few) for seed in seeds)
     return Validation("metric" if pairs.has_answers else "kl", found, random, full, empty, len(pairs))
 
 

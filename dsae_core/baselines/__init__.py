@@ -21,6 +21,7 @@ from dsae_core.baselines.gradients import attribution_patching, head_importance,
 from dsae_core.baselines.masks import subnetwork_probing
 from dsae_core.baselines.pruning import exact_patching, greedy_pruning
 from dsae_core.models import LanguageModel
+from dsae_core.models.memory import PatchingSize
 from dsae_core.prompts import PromptPairs
 
 
@@ -32,30 +33,46 @@ class Baseline:
         name: the name used in files and commands.
         title: the name shown to people.
         needs: what it takes beside prompt pairs.
+        memory: the bytes that it takes, about.
         score: (model, pairs, seed) -> [L, heads], the higher the more the head belongs.
     """
 
     name: str
     title: str
     needs: str
+    memory: Callable[[PatchingSize], int]
     score: Callable[[LanguageModel, PromptPairs, int], Tensor]
 
 
 _ALL = (
-    Baseline("random", "Random", "nothing", random_scores),
-    Baseline("norm", "Output norm", "a forward pass", output_norm),
-    Baseline("paired_pooled", "Paired difference, pooled", "a forward pass", paired_difference_pooled),
-    Baseline("paired", "Paired difference", "a forward pass", paired_difference),
-    Baseline("paired_scaled", "Paired difference, scaled", "a forward pass", paired_difference_scaled),
-    Baseline("paired_flow", "Paired difference, followed", "a forward pass", paired_difference_followed),
-    Baseline("hisp", "Head importance (HISP)", "gradients, answers", head_importance),
-    Baseline("attribution", "Attribution patching", "gradients, answers", attribution_patching),
-    Baseline("ig5", "Integrated gradients, 5 steps", "gradients, answers", integrated_gradients),
-    Baseline("ig10", "Integrated gradients, 10 steps", "gradients, answers", partial(integrated_gradients, steps=10)),
-    Baseline("eap", "Edge attribution", "gradients, answers", edge_attribution),
-    Baseline("subnetwork", "Subnetwork probing", "gradients", subnetwork_probing),
-    Baseline("acdc", "Greedy pruning (ACDC)", "ablations", greedy_pruning),
-    Baseline("patching", "Exact patching", "ablations, answers", exact_patching),
+    Baseline("random", "Random", "nothing", lambda _: 0, random_scores),
+    Baseline("norm", "Output norm", "a forward pass", PatchingSize.reading, output_norm),
+    Baseline(
+        "paired_pooled", "Paired difference, pooled", "a forward pass", PatchingSize.reading, paired_difference_pooled
+    ),
+    Baseline("paired", "Paired difference", "a forward pass", PatchingSize.reading, paired_difference),
+    Baseline(
+        "paired_scaled", "Paired difference, scaled", "a forward pass", PatchingSize.reading, paired_difference_scaled
+    ),
+    Baseline(
+        "paired_flow", "Paired difference, followed", "a forward pass", PatchingSize.reading, paired_difference_followed
+    ),
+    Baseline("hisp", "Head importance (HISP)", "gradients, answers", PatchingSize.gradients, head_importance),
+    Baseline("attribution", "Attribution patching", "gradients, answers", PatchingSize.gradients, attribution_patching),
+    Baseline(
+        "ig5", "Integrated gradients, 5 steps", "gradients, answers", PatchingSize.gradients, integrated_gradients
+    ),
+    Baseline(
+        "ig10",
+        "Integrated gradients, 10 steps",
+        "gradients, answers",
+        PatchingSize.gradients,
+        partial(integrated_gradients, steps=10),
+    ),
+    Baseline("eap", "Edge attribution", "gradients, answers", PatchingSize.edges, edge_attribution),
+    Baseline("subnetwork", "Subnetwork probing", "gradients", PatchingSize.gradients, subnetwork_probing),
+    Baseline("acdc", "Greedy pruning (ACDC)", "ablations", PatchingSize.pruning, greedy_pruning),
+    Baseline("patching", "Exact patching", "ablations, answers", PatchingSize.patching, exact_patching),
 )
 BASELINES: Mapping[str, Baseline] = {baseline.name: baseline for baseline in _ALL}
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from dsae_core.benchmark import BenchmarkRow, run_row, unsolved_draw
 from dsae_core.circuits import Circuit, Head
 from dsae_core.interventions import Ablation, HeadGroup, HeadPatching
+from dsae_core.looking import room_for_patching
 from dsae_core.models import LanguageModel, load_model
+from dsae_core.models.memory import PatchingSize
 from dsae_core.paths import PathGroup, PathPatching
 from dsae_core.prompts import PromptPairs
 from dsae_core.tasks import TASKS
@@ -109,7 +111,9 @@ class Worker:
 
     def patch(self, pairs: PromptPairs, ablation: Ablation, layer: int, heads: Sequence[int]) -> Tensor:
         """[N, heads] float64: the loss where one head of a layer at a time is patched."""
-        return self._head_patching(pairs, ablation).losses(HeadGroup(layer, tuple(heads)))
+        patching = self._head_patching(pairs, ablation)
+        with room_for_patching(self._held(), pairs, PatchingSize.patching, begun=True):
+            return patching.losses(HeadGroup(layer, tuple(heads)))
 
     def paths(self, pairs: PromptPairs, receiver: Head, senders: Sequence[Head]) -> Tensor:
         """[N, senders] float64: the loss where one direct path at a time is patched."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import psutil
 import torch
@@ -68,10 +69,10 @@ def require_memory(n_bytes: int, device: torch.device, what: str, advice: str) -
 
 
 @dataclass(frozen=True)
-class DiscoverySize:
-    """What the memory of a discovery depends on."""
+class RunSize:
+    """What the memory of forward passes depends on."""
 
-    n_prompts: int  # E, both sides
+    n_prompts: int
     length: int  # T
     n_layers: int  # L
     n_heads: int  # h, of a layer
@@ -79,9 +80,10 @@ class DiscoverySize:
     d_model: int  # D
     d_mlp: int
     vocabulary: int  # V
+    width: int = 4  # bytes of a number in the model's dtype
 
     @classmethod
-    def of(cls, model: LanguageModel, n_prompts: int, length: int) -> DiscoverySize:
+    def of(cls, model: LanguageModel, n_prompts: int, length: int) -> Self:
         """That of so many prompts of so many tokens through a model."""
         config = model.module.config.get_text_config()
         d_mlp = next((n for n in (getattr(config, k, None) for k in _MLP_NAMES) if isinstance(n, int)), None)
@@ -94,12 +96,30 @@ class DiscoverySize:
             model.d_model,
             d_mlp if d_mlp is not None else 4 * model.d_model,
             int(config.vocab_size),
+            model.module.dtype.itemsize,
         )
+
+    @property
+    def _layer(self) -> int:
+        """Numbers in one layer's forward pass over one prompt."""
+        return self.n_heads * self.length**2 * 3 + self.length * (3 * self.d_mlp + 8 * self.d_model)
+
+    @property
+    def _all_heads(self) -> int:
+        return self.n_layers * self.n_heads
+
+    @property
+    def _z(self) -> int:
+        return self.n_prompts * self.length * self._all_heads * self.d_head
+
+
+@dataclass(frozen=True)
+class DiscoverySize(RunSize):
+    """What the memory of a discovery depends on; its prompts are those of both sides, E."""
 
     def collecting(self, *, routes: bool) -> int:
         """Bytes of the head outputs, the routes with them or not, and of one layer of the forward pass over them."""
-        per_layer = self.n_heads * self.length**2 * 3 + self.length * (3 * self.d_mlp + 8 * self.d_model)
-        layer = min(self.n_prompts, FORWARD_PROMPTS) * per_layer
+        layer = min(self.n_prompts, FORWARD_PROMPTS) * self._layer
         logits = 2 * self.n_prompts * self.vocabulary
         return 4 * (self._z + (self._routes if routes else 0) + layer + logits)
 
@@ -120,14 +140,6 @@ class DiscoverySize:
             return 4 * (kept + 4 * self._z + pairs)
         written = min(self.n_prompts, PAPER_PROMPTS) * self._all_heads * self.d_model
         return 4 * (kept + max(2 * self._z, 2 * written) + pairs)  # it is pooled in another order of its axes
-
-    @property
-    def _all_heads(self) -> int:
-        return self.n_layers * self.n_heads
-
-    @property
-    def _z(self) -> int:
-        return self.n_prompts * self.length * self._all_heads * self.d_head
 
     @property
     def _routes(self) -> int:
@@ -151,6 +163,67 @@ def discovery_bytes(model: LanguageModel, n_prompts: int, length: int, *, positi
     size = DiscoverySize.of(model, n_prompts, length)
     stages = size.collecting(routes=routes), size.following(routes=routes), size.scoring(positional=positional)
     return WORKSPACE + max(stages)
+
+
+# --- what patching and rivals need -------------------------------------------------------------------------
+
+FLOAT, DOUBLE = 4, 8
+"""Bytes of a number."""
+ROWS_PER_PASS = 320
+"""Prompts times heads that are patched in one forward pass, at most."""
+
+
+@dataclass(frozen=True)
+class PatchingSize(RunSize):
+    """What the memory of patching, ablation and rival methods depends on; its prompts are the N pairs.
+
+    What is asked for is the bytes at the peak, beside the model, WORKSPACE included.
+    """
+
+    def patching(self, rows_per_pass: int = ROWS_PER_PASS) -> int:
+        """Each head patched alone, so many prompts times heads in one forward pass; with 1, one head in a pass."""
+        rows = self.n_prompts * min(self.n_heads, max(1, rows_per_pass // self.n_prompts))
+        repeated = self.length * (self.d_model + self.n_heads * self.d_head)  # a block's output, the patched z
+        layer = self.width * rows * (self._layer + repeated)
+        logits = (FLOAT + 2 * DOUBLE) * rows * self.vocabulary
+        return WORKSPACE + self.width * (self._blocks + self._z) + max(self.width * self._z, layer, logits)
+
+    def ablating(self) -> int:
+        """Any set of heads ablated, one forward pass each."""
+        layer = self.width * max(self._z, self.n_prompts * self._layer)
+        return WORKSPACE + self.width * self._z + max(layer, self._compared)
+
+    def pruning(self) -> int:
+        """The same in passes that resume at a layer."""
+        return self.ablating() + self.width * self._blocks
+
+    def reading(self) -> int:
+        """The head outputs of both sides in float32 and differences of them, without routes."""
+        layer = self.width * min(2 * self.n_prompts, FORWARD_PROMPTS) * self._layer
+        return WORKSPACE + FLOAT * 2 * self._z + max(FLOAT * 2 * self._z, layer)
+
+    def gradients(self) -> int:
+        """A forward and a backward pass."""
+        saved = self.n_layers * self.n_prompts * self._saved
+        return WORKSPACE + self.width * (6 * self._z + saved) + self._compared
+
+    def edges(self) -> int:
+        """The same, and the gradient at what each head alone reads."""
+        return self.gradients() + self.width * self.n_prompts * self.length * self._all_heads * self.d_model
+
+    @property
+    def _blocks(self) -> int:
+        return self.n_prompts * self.length * self.n_layers * self.d_model
+
+    @property
+    def _saved(self) -> int:
+        """Numbers that one layer over one prompt keeps for its backward pass."""
+        return self.n_heads * self.length**2 * 2 + self.length * (4 * self.d_mlp + 12 * self.d_model)
+
+    @property
+    def _compared(self) -> int:
+        """Bytes of two predictions and their divergence."""
+        return (2 * FLOAT + 5 * DOUBLE) * self.n_prompts * self.vocabulary
 
 
 # --- where it runs out all the same ------------------------------------------------------------------------
