@@ -23,16 +23,23 @@ from test_models import tiny_module, tiny_tokenizer
 
 from dsae_core import discovery as discovery_module
 from dsae_core import looking
+from dsae_core.baselines import BASELINES
+from dsae_core.benchmark import score_heads
 from dsae_core.discovery import discover, discover_from_activations
+from dsae_core.engines.worker import Worker
 from dsae_core.errors import UserError
+from dsae_core.faithfulness import faithfulness_report
+from dsae_core.inspection import patch_effect
+from dsae_core.interventions import HeadPatching, interchange_effects
 from dsae_core.models import LanguageModel, load_model, registry, wheel
 from dsae_core.models import loading as model_loading
 from dsae_core.models import memory as model_memory
-from dsae_core.models.memory import discovery_bytes, is_device_failure
+from dsae_core.models.memory import PatchingSize, discovery_bytes, is_device_failure
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import read_discovery
 from dsae_core.ui import library as run_library
 from dsae_core.ui.library import Library
+from dsae_core.validation import validate
 
 Record = Callable[[str, object], None]
 
@@ -403,6 +410,103 @@ def test_every_kind_of_it_at_every_stage(
     monkeypatch.setattr(f"dsae_core.discovery.{stage}", fail)
     with pytest.raises(UserError, match=r"6 prompts of 6 tokens need .* which ran out on cpu"):
         discover(tiny_model, tiny_pairs)
+
+
+# Each work: what is done with a model on pairs, and what that takes.
+Needs = tuple[Callable[[LanguageModel, PromptPairs], object], Callable[[PatchingSize], int]]
+
+
+def ranking(model: LanguageModel) -> torch.Tensor:
+    return torch.rand(model.n_layers, model.n_heads, generator=torch.Generator().manual_seed(0))
+
+
+BESIDE_DISCOVERY: dict[str, Needs] = {
+    "ground truth": (interchange_effects, PatchingSize.patching),
+    "a worker's": (HeadPatching.prepare, PatchingSize.patching),
+    "one head": (lambda model, pairs: patch_effect(model, pairs, 1, 2), lambda size: size.patching(1)),
+    "validation": (lambda model, pairs: validate(model, pairs, ranking(model), size=3), PatchingSize.ablating),
+    "faithfulness": (
+        lambda model, pairs: faithfulness_report(model, pairs, ranking(model), seeds=(), sizes=(3,)),
+        PatchingSize.ablating,
+    ),
+    **{
+        name: (functools.partial(score_heads, method=name), baseline.memory)
+        for name, baseline in BASELINES.items()
+        if name != "random"
+    },
+}
+
+
+@pytest.mark.promise(
+    "Exact patching, rivals and validation that need more memory than there is are refused before any work, with both "
+    "numbers."
+)
+@pytest.mark.parametrize("name", BESIDE_DISCOVERY)
+def test_too_little_memory_beside_a_discovery(
+    name: str, tiny_model: LanguageModel, solved_pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(pairs: PromptPairs) -> object:
+        return functools.partial(BESIDE_DISCOVERY[name][0], tiny_model)(pairs)
+
+    needed = BESIDE_DISCOVERY[name][1](PatchingSize.of(tiny_model, 3, 6))
+    monkeypatch.setattr(model_memory, "GIB", 1)
+    monkeypatch.setattr(model_memory, "available_memory", lambda device: needed - 1)
+    hook = tiny_model.module.register_forward_pre_hook(lambda *_: pytest.fail("work was begun"))
+    sentence = rf"6 prompts of 6 tokens need {needed}\.0 GiB of memory, and {needed - 1}\.0 GiB are free on cpu\. Use"
+    try:
+        with pytest.raises(UserError, match=sentence):
+            score(solved_pairs)
+    finally:
+        hook.remove()
+    monkeypatch.setattr(model_memory, "available_memory", lambda device: needed)
+    score(solved_pairs)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+@pytest.mark.parametrize("name", BESIDE_DISCOVERY)
+@pytest.mark.parametrize("passes", [0, 1])
+def test_memory_that_runs_out_beside_a_discovery(
+    passes: int, name: str, error: Exception, tiny_model: LanguageModel, solved_pairs: PromptPairs
+) -> None:
+    """In the first forward pass, and in the second where there is one."""
+    begun = 0
+
+    def fail(*_: Any) -> None:
+        nonlocal begun
+        begun += 1
+        if begun > passes:
+            raise error
+
+    hook = tiny_model.module.register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(UserError, match=r"6 prompts of 6 tokens need .* which ran out on cpu"):
+            BESIDE_DISCOVERY[name][0](tiny_model, solved_pairs)
+        assert begun == passes + 1
+    except pytest.fail.Exception:
+        assert begun <= passes  # it has no such pass
+    finally:
+        hook.remove()
+
+
+def test_a_group_that_a_worker_patches_says_that_memory_ran_out(
+    tiny_model: LanguageModel, solved_pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker("cpu", torch.get_num_threads())
+    worker._model = tiny_model
+    worker.open("", 0, 0, solved_pairs, "interchange")
+    monkeypatch.setattr(HeadPatching, "losses", lambda *_: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(UserError, match=r"6 prompts of 6 tokens need .* which ran out on cpu"):
+        worker.patch(solved_pairs, "interchange", 0, [1])
+
+
+def test_a_spread_model_is_not_refused_for_what_one_device_has(
+    tiny_model: LanguageModel, solved_pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_memory, "available_memory", lambda device: 0)
+    monkeypatch.setattr(tiny_model.module, "hf_device_map", {"": "cpu"}, raising=False)
+    interchange_effects(tiny_model, solved_pairs)
 
 
 def test_other_errors_stay_what_they_are(
