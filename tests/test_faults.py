@@ -412,8 +412,8 @@ def test_every_kind_of_it_at_every_stage(
         discover(tiny_model, tiny_pairs)
 
 
-# Each work: what is done with a model on pairs, and what that takes.
 Needs = tuple[Callable[[LanguageModel, PromptPairs], object], Callable[[PatchingSize], int]]
+"""What is done with a model on pairs, and the bytes that it takes."""
 
 
 def ranking(model: LanguageModel) -> torch.Tensor:
@@ -445,47 +445,42 @@ BESIDE_DISCOVERY: dict[str, Needs] = {
 def test_too_little_memory_beside_a_discovery(
     name: str, tiny_model: LanguageModel, solved_pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def score(pairs: PromptPairs) -> object:
-        return functools.partial(BESIDE_DISCOVERY[name][0], tiny_model)(pairs)
-
-    needed = BESIDE_DISCOVERY[name][1](PatchingSize.of(tiny_model, 3, 6))
+    work, bytes_of = BESIDE_DISCOVERY[name]
+    needed = bytes_of(PatchingSize.of(tiny_model, 3, 6))
     monkeypatch.setattr(model_memory, "GIB", 1)
     monkeypatch.setattr(model_memory, "available_memory", lambda device: needed - 1)
     hook = tiny_model.module.register_forward_pre_hook(lambda *_: pytest.fail("work was begun"))
     sentence = rf"6 prompts of 6 tokens need {needed}\.0 GiB of memory, and {needed - 1}\.0 GiB are free on cpu\. Use"
     try:
         with pytest.raises(UserError, match=sentence):
-            score(solved_pairs)
+            work(tiny_model, solved_pairs)
     finally:
         hook.remove()
     monkeypatch.setattr(model_memory, "available_memory", lambda device: needed)
-    score(solved_pairs)
+    work(tiny_model, solved_pairs)
 
 
-@pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
-)
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 @pytest.mark.parametrize("name", BESIDE_DISCOVERY)
-@pytest.mark.parametrize("passes", [0, 1])
 def test_memory_that_runs_out_beside_a_discovery(
-    passes: int, name: str, error: Exception, tiny_model: LanguageModel, solved_pairs: PromptPairs
+    name: str, error: Exception, tiny_model: LanguageModel, solved_pairs: PromptPairs
 ) -> None:
-    """In the first forward pass, and in the second where there is one."""
-    begun = 0
+    """In the first forward pass and in the last."""
+    begun, allowed = 0, 10**6
 
-    def fail(*_: Any) -> None:
+    def count(*_: Any) -> None:
         nonlocal begun
         begun += 1
-        if begun > passes:
+        if begun > allowed:
             raise error
 
-    hook = tiny_model.module.register_forward_pre_hook(fail)
+    hook = tiny_model.module.register_forward_pre_hook(count)
     try:
-        with pytest.raises(UserError, match=r"6 prompts of 6 tokens need .* which ran out on cpu"):
-            BESIDE_DISCOVERY[name][0](tiny_model, solved_pairs)
-        assert begun == passes + 1
-    except pytest.fail.Exception:
-        assert begun <= passes  # it has no such pass
+        BESIDE_DISCOVERY[name][0](tiny_model, solved_pairs)
+        for passes in (0, begun - 1):
+            begun, allowed = 0, passes
+            with pytest.raises(UserError, match=r"6 prompts of 6 tokens need .* which ran out on cpu"):
+                BESIDE_DISCOVERY[name][0](tiny_model, solved_pairs)
     finally:
         hook.remove()
 

@@ -218,7 +218,7 @@ class PatchingSize(RunSize):
     @property
     def _saved(self) -> int:
         """Numbers that one layer over one prompt keeps for its backward pass."""
-        return self.n_heads * self.length**2 * 2 + self.length * (4 * self.d_mlp + 12 * self.d_model)
+        return self.n_heads * self.length**2 * 2 + self.length * (5 * self.d_mlp + 14 * self.d_model)
 
     @property
     def _compared(self) -> int:
