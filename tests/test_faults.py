@@ -30,13 +30,14 @@ from dsae_core.engines.worker import Worker
 from dsae_core.errors import UserError
 from dsae_core.faithfulness import faithfulness_report
 from dsae_core.inspection import patch_effect
-from dsae_core.interventions import HeadPatching, interchange_effects
-from dsae_core.models import LanguageModel, load_model, registry, wheel
+from dsae_core.interventions import HeadPatching, interchange_effects, tokenize_sides
+from dsae_core.models import LanguageModel, last_logits, load_model, registry, wheel
 from dsae_core.models import loading as model_loading
 from dsae_core.models import memory as model_memory
 from dsae_core.models.memory import PatchingSize, discovery_bytes, is_device_failure
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import read_discovery
+from dsae_core.tasks import answer_tokens, task_metric
 from dsae_core.ui import library as run_library
 from dsae_core.ui.library import Library
 from dsae_core.validation import validate
@@ -291,8 +292,7 @@ def test_an_index_that_does_not_answer(silent_server: str, tmp_path: Path, monke
 # --- memory ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def wide_model() -> LanguageModel:
+def wide(vocabulary: int = 40) -> LanguageModel:
     """Six layers of eight heads of 64 numbers, random weights."""
     from transformers import AutoModelForCausalLM
 
@@ -301,8 +301,20 @@ def wide_model() -> LanguageModel:
     config = tiny_module("llama").config
     config.update({"hidden_size": 512, "head_dim": 64, "num_attention_heads": 8, "num_key_value_heads": 8})
     config.update({"num_hidden_layers": 6, "intermediate_size": 1024, "max_position_embeddings": 512})
+    config.update({"vocab_size": vocabulary})
     torch.manual_seed(0)
     return adapt(AutoModelForCausalLM.from_config(config, attn_implementation="eager"), tiny_tokenizer(), "wide")
+
+
+@pytest.fixture(scope="module")
+def wide_model() -> LanguageModel:
+    return wide()
+
+
+@pytest.fixture(scope="module")
+def wordy_model() -> LanguageModel:
+    """The same with so many tokens that predictions take memory, too."""
+    return wide(20_000)
 
 
 def long_pairs(n: int, length: int) -> PromptPairs:
@@ -424,7 +436,10 @@ BESIDE_DISCOVERY: dict[str, Needs] = {
     "ground truth": (interchange_effects, PatchingSize.patching),
     "a worker's": (HeadPatching.prepare, PatchingSize.patching),
     "one head": (lambda model, pairs: patch_effect(model, pairs, 1, 2), lambda size: size.patching(1)),
-    "validation": (lambda model, pairs: validate(model, pairs, ranking(model), size=3), PatchingSize.ablating),
+    "validation": (
+        lambda model, pairs: validate(model, pairs, ranking(model), size=3, seeds=(0,)),
+        PatchingSize.ablating,
+    ),
     "faithfulness": (
         lambda model, pairs: faithfulness_report(model, pairs, ranking(model), seeds=(), sizes=(3,)),
         PatchingSize.ablating,
@@ -458,6 +473,52 @@ def test_too_little_memory_beside_a_discovery(
         hook.remove()
     monkeypatch.setattr(model_memory, "available_memory", lambda device: needed)
     work(tiny_model, solved_pairs)
+
+
+def answered(model: LanguageModel, n: int, length: int) -> PromptPairs:
+    """long_pairs with answers such that the metric is higher on every positive than on its negative."""
+    pairs = dataclasses.replace(long_pairs(n, length), answer=((" Mary",),) * n, distractor=((" John",),) * n)
+    drops = []
+    for row in range(n):
+        alone = PromptPairs(pairs.positive[row : row + 1], pairs.negative[row : row + 1], ((" Mary",),), ((" John",),))
+        sides, answers = tokenize_sides(model, alone), answer_tokens(model.tokenizer, alone)
+        positive, negative = (float(task_metric(last_logits(model, s.ids, s.mask), answers)) for s in sides)
+        drops.append(positive - negative)
+    best, worst = ((" Mary",), (" John",))
+    return dataclasses.replace(
+        pairs,
+        answer=tuple(best if drop > 0 else worst for drop in drops),
+        distractor=tuple(worst if drop > 0 else best for drop in drops),
+    )
+
+
+PATCHING_FACTOR = 2
+
+
+@pytest.mark.promise("The memory that patching and rivals are said to need is what they take, within a factor of 2.")
+def test_the_estimates_beside_a_discovery_against_measured_peaks(
+    wide_model: LanguageModel, wordy_model: LanguageModel, record_property: Record
+) -> None:
+    ratios = {}
+    for model, n, length, names in (
+        (wide_model, 20, 40, ("ground truth",)),
+        (wide_model, 30, 60, ("hisp", "ig5", "eap")),
+        (wide_model, 60, 60, ("one head", "validation", "paired", "paired_scaled")),
+        (wordy_model, 20, 60, ("ground truth", "ig5", "eap", "paired")),
+        (wordy_model, 60, 40, ("one head", "validation")),
+    ):
+        pairs, small = answered(model, n, length), answered(model, 2, 10)
+        for name in names:
+            work, bytes_of = BESIDE_DISCOVERY[name]
+            run_on = functools.partial(work, model)
+            peak = peak_growth(functools.partial(run_on, pairs), functools.partial(run_on, small))
+            assert peak > 50 * 2**20, name
+            ratios[name, n, length] = bytes_of(PatchingSize.of(model, n, length)) / peak
+    assert all(1 / PATCHING_FACTOR < ratio < PATCHING_FACTOR for ratio in ratios.values()), ratios
+    figure = f"estimate {min(ratios.values()):.2f} to {max(ratios.values()):.2f} of the measured peak"
+    record_property(
+        "figure", f"{figure}, {len({name for name, *_ in ratios})} kinds of work, {len(ratios)} measurements"
+    )
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
