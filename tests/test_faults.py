@@ -495,17 +495,17 @@ def answered(model: LanguageModel, n: int, length: int) -> PromptPairs:
 PATCHING_FACTOR = 2
 
 
-@pytest.mark.promise("The memory that patching and rivals are said to need is what they take, within a factor of 2.")
+@pytest.mark.promise(
+    "What exact patching, validation and rivals are said to need of memory is what they take, within a factor of 2."
+)
 def test_the_estimates_beside_a_discovery_against_measured_peaks(
     wide_model: LanguageModel, wordy_model: LanguageModel, record_property: Record
 ) -> None:
     ratios = {}
     for model, n, length, names in (
-        (wide_model, 20, 40, ("ground truth",)),
-        (wide_model, 30, 60, ("hisp", "ig5", "eap")),
-        (wide_model, 60, 60, ("one head", "validation", "paired", "paired_scaled")),
-        (wordy_model, 20, 60, ("ground truth", "ig5", "eap", "paired")),
-        (wordy_model, 60, 40, ("one head", "validation")),
+        (wide_model, 30, 60, ("ig5",)),
+        (wide_model, 60, 60, ("one head", "validation")),
+        (wordy_model, 20, 60, ("ground truth", "eap", "paired")),
     ):
         pairs, small = answered(model, n, length), answered(model, 2, 10)
         for name in names:
