@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import WORDS
 from streamlit.testing.v1 import AppTest
 
 from dsae_core import behaviour
@@ -36,10 +35,11 @@ def done(tiny_model: LanguageModel, tiny_pairs: PromptPairs) -> PromptPairs:
     sides = [last_logits(tiny_model, side.ids, side.mask) for side in tokenize_sides(tiny_model, tiny_pairs)]
     for on_positive, on_negative in zip(*sides, strict=True):
         prefers = (on_positive[:, None] > on_positive[None]) & (on_negative[:, None] < on_negative[None])
-        prefers[WORDS.index("<unk>")] = prefers[:, WORDS.index("<unk>")] = False
-        answer, distractor = prefers.nonzero()[0].tolist()
-        answers.append((f" {WORDS[answer]}",))
-        distractors.append((f" {WORDS[distractor]}",))
+        unknown = tiny_model.tokenizer.unk_token_id
+        prefers[unknown] = prefers[:, unknown] = False
+        answer, distractor = tiny_model.tokenizer.convert_ids_to_tokens(prefers.nonzero()[0].tolist())
+        answers.append((f" {answer}",))
+        distractors.append((f" {distractor}",))
     return replace(tiny_pairs, answer=tuple(answers), distractor=tuple(distractors))
 
 
