@@ -343,6 +343,15 @@ class TestSlowness:
         assert "Stored demo" in html(app)
         assert not run_button(app).disabled
 
+    def test_what_is_asked_for_during_a_run_is_brought_into_sight(self, app: AppTest) -> None:
+        app.run()
+        run_button(app).click().run()
+        assert app.session_state["brought_into_sight"].startswith("run ")
+        app.button(key="edit_prompts").click().run()
+        assert app.session_state["brought_into_sight"].startswith("table ")
+        app.button(key="cancel").click().run()
+        finish(app)
+
 
 class TestWithoutDemo:
     @pytest.fixture

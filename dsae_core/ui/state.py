@@ -115,8 +115,8 @@ def job() -> Job | None:
     return under_way
 
 
-def start(queue: JobQueue, asked: RunRequest, known: Behaviour | None = None) -> None:
-    """Queue a run; what was said of the last one is forgotten.
+def start(queue: JobQueue, asked: RunRequest, known: Behaviour | None = None) -> Job:
+    """Queue a run, and its job; what was said of the last one is forgotten.
 
     Args:
         queue: the server's.
@@ -128,8 +128,9 @@ def start(queue: JobQueue, asked: RunRequest, known: Behaviour | None = None) ->
     # A public demo forgets the results of a visitor's own prompts; those of tasks are nobody's secret.
     key = asked if asked.pairs is None or demo_limits() is None else None
     st.session_state[_STAGES] = stages_of(asked)
-    st.session_state[_JOB] = queue.submit(discovery_work(asked, found.append, known), key=key, title="Discovery")
-    st.session_state[_MESSAGE] = None
+    job = queue.submit(discovery_work(asked, found.append, known), key=key, title="Discovery")
+    st.session_state[_JOB], st.session_state[_MESSAGE] = job, None
+    return job
 
 
 def stages() -> tuple[str, ...]:

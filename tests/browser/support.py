@@ -141,7 +141,7 @@ def open_page(browser: Browser, url: str, *, width: int = 1440, height: int = 90
     page = context.new_page()
     page.goto(url)
     page.locator(".d-headline").first.wait_for(timeout=90_000)
-    page.locator(".d-codes").first.wait_for(timeout=90_000)
+    page.locator(".d-codes:visible").first.wait_for(timeout=90_000)
     page.wait_for_timeout(500)
     return page
 

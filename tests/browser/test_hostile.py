@@ -106,5 +106,5 @@ def test_hostile_files_are_read_as_text(page: Page, url: str) -> None:
         read(page)
         table = f"positive,negative\n{cell},{cell}\n"
         upload.set_input_files({"name": "p.csv", "mimeType": "text/csv", "buffer": table.encode()})
-        page.get_by_text("1 prompt pair. Edit").wait_for()
+        page.get_by_text("1 prompt pair, in the table").wait_for()
         read(page)

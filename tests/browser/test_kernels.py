@@ -63,7 +63,7 @@ def test_measure_now_measures(browser: Browser, tmp_path: Path) -> None:
         page.get_by_role("button", name="Settings").click()
         for toggle in ("torch.compile", "How time grows"):
             page.get_by_test_id("stPopoverBody").get_by_text(toggle).click()
-        expect(page.get_by_text("Measuring takes about a minute; longer for large models")).to_be_attached()
+        expect(page.get_by_text("About 1 minute; longer for large models")).to_be_attached()
         page.keyboard.press("Escape")
         page.get_by_role("button", name="Measure now").click()
         expect(page.get_by_role("button", name="Measuring")).to_be_disabled()

@@ -90,7 +90,7 @@ def test_a_run_opens_on_discover_with_its_settings(page: Page) -> None:
 def test_own_prompts_come_back_with_their_run(page: Page) -> None:
     row(page, "own prompts").get_by_role("button", name="Open").click()
     expect(page.locator(".d-eyebrow").first).to_contain_text("your own prompts", timeout=20_000)
-    expect(page.get_by_text("10 prompt pairs.").first).to_be_visible()
+    expect(page.get_by_text("10 prompt pairs, in the table").first).to_be_visible()
     expect(page.get_by_text("Settings changed since this run")).to_have_count(0)
 
 

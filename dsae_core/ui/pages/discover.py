@@ -25,6 +25,7 @@ from dsae_core.ui.sections.charts import chart
 from dsae_core.ui.sections.editor import editor, known_behaviour
 from dsae_core.ui.sections.inspector import inspector
 from dsae_core.ui.sections.seeds import seeded
+from dsae_core.ui.sections.sight import bring_into_sight
 from dsae_core.ui.sections.validation import validation
 from dsae_core.ui.state import Shown
 from dsae_core.ui.text import escape_html, escape_markdown
@@ -106,7 +107,8 @@ def _run_button(asked: RunRequest | None) -> None:
         else "Complete the settings above first.",
     )
     if pressed and asked is not None:
-        state.start(shared_queue(), asked, known_behaviour(asked))
+        job = state.start(shared_queue(), asked, known_behaviour(asked))
+        bring_into_sight(f"run {job.number}")
         st.rerun()
     shown = state.shown()
     if shown is not None and not shown.stored and not waiting and stored_demo() is not None:

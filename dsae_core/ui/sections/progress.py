@@ -10,7 +10,6 @@ from dsae_core.limits import demo_limits
 from dsae_core.ui import state
 from dsae_core.ui.jobs import Job, JobQueue
 from dsae_core.ui.runs import shared_queue
-from dsae_core.ui.sections.sight import bring_into_sight
 from dsae_core.ui.text import escape_html, escape_markdown, plural, seconds
 
 POLL_SECONDS = 0.2
@@ -43,10 +42,7 @@ def running() -> None:
 
     Once there is something to look at, and once it ends, the whole page is drawn anew.
     """
-    job = state.job()
-    if job is not None:
-        bring_into_sight(f"run {job.number}")
-    waiting = waits(job)
+    waiting = waits(state.job())
     st.fragment(_running, run_every=_pace(waiting))(waiting, state.preview() is not None)
 
 
