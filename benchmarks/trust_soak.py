@@ -262,7 +262,7 @@ async def upload(visit: Visit) -> None:
     await page.locator("input[type=file]").set_input_files(
         {"name": "prompts.csv", "mimeType": "text/csv", "buffer": table.encode()}
     )
-    await page.get_by_text(f"{len(rows)} prompt pairs. Edit them").wait_for(timeout=60_000)
+    await page.get_by_text(f"{len(rows)} prompt pairs, in the table").wait_for(timeout=60_000)
     await run(page)
     await page.locator(".d-eyebrow").first.get_by_text("your own prompts").wait_for(timeout=60_000)
     await page.goto(visit.url)
@@ -291,7 +291,7 @@ async def on_discover(visit: Visit) -> None:
 async def ready(page: Page) -> None:
     """Wait for a result on Discover."""
     await page.locator(RUN_BUTTON, has_text="Run discovery").first.wait_for(timeout=90_000)
-    await page.locator(".d-codes").first.wait_for(timeout=90_000)
+    await page.locator(".d-codes:visible").first.wait_for(timeout=90_000)
     await settled(page)
 
 
