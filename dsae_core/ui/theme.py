@@ -48,7 +48,7 @@ STYLE = """
   letter-spacing: -.008em; margin: .35rem 0 0; max-width: 70rem; text-wrap: pretty; }
 .d-note { font-size: .86rem; color: var(--quiet); margin: .3rem 0 0; max-width: 54rem; }
 .d-note.stale { color: var(--amber); }
-.d-note.first { margin: 0 0 .5rem; max-width: 62rem; }
+.d-note.first { margin: 0 0 .5rem; max-width: 70rem; text-wrap: pretty; }
 .d-title { font-size: .95rem; font-weight: 600; line-height: 1.3; }
 .d-swipe { display: none; }
 .d-title span { font-weight: 400; color: var(--quiet); font-size: .84rem; margin-left: .5rem; }
