@@ -73,12 +73,16 @@ none comes for 0.7 s."""
 RAN = f"""() => new Promise((done, failed) => {{
     const cells = () => [...document.querySelectorAll("{HEATMAP}")].map(cell => cell.getAttribute("fill")).join();
     const early = () => [...document.querySelectorAll(".d-title")].some(title => title.innerText.startsWith("Preview"));
-    let released = null, first = null, seen = cells();
+    let released = null, first = null, seen = cells(), began = false;
     addEventListener("pointerup", () => {{ released = performance.now(); }}, {{once: true, capture: true}});
     const end = performance.now() + 60000;
     const look = () => {{
         const now = performance.now();
         if (released !== null && first === null && early() && cells() !== seen) {{ first = now; seen = cells(); }}
+        const runs = document.querySelector(".st-key-cancel") !== null;
+        if (began && !runs && first === null)
+            return done([(now - released) / 1000, (now - released) / 1000]);
+        began = began || runs;
         if (first !== null && !early() && cells() !== seen)
             return done([(first - released) / 1000, (now - released) / 1000]);
         if (now > end) failed(new Error("the run showed " + (first === null ? "no preview" : "no scores")));
@@ -86,7 +90,8 @@ RAN = f"""() => new Promise((done, failed) => {{
     }};
     look();
 }})"""
-"""Seconds from a button's release to the frame with the preview's cells, and to that with the scores'."""
+"""Seconds from a button's release to the frame with the preview's cells, and to that with the scores'; the same where
+the run was over before the page had looked."""
 
 
 def main() -> None:
