@@ -22,11 +22,15 @@ def test_the_default_model_is_loaded_ahead_where_it_is_fetched(monkeypatch: pyte
     assert loads == [here.name] * fetched
 
 
-def test_a_model_that_cannot_be_loaded_ahead_is_left_to_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_loaded_ahead_is_left_to_the_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(name: str, report: object) -> None:
         raise UserError("It is damaged.")
 
     here = replace(next(m for m in available_models() if m.name == RunRequest().model), fetched=True)
     monkeypatch.setattr(runs, "available_models", lambda: [here])
     monkeypatch.setattr(runs, "loaded_model", broken)
-    runs.load_ahead()
+    with caplog.at_level("INFO", "dsae_core"):
+        runs.load_ahead()
+    assert "It is damaged." in caplog.text
