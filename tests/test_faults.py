@@ -561,8 +561,10 @@ def test_a_spread_model_is_not_refused_for_what_one_device_has(
     tiny_model: LanguageModel, solved_pairs: PromptPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_memory, "available_memory", lambda device: 0)
+    with pytest.raises(UserError, match="of memory"):
+        interchange_effects(tiny_model, solved_pairs)
     monkeypatch.setattr(tiny_model.module, "hf_device_map", {"": "cpu"}, raising=False)
-    interchange_effects(tiny_model, solved_pairs)
+    assert interchange_effects(tiny_model, solved_pairs) is not None
 
 
 def test_other_errors_stay_what_they_are(

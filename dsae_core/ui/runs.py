@@ -38,8 +38,6 @@ TOKENIZER_PATIENCE = 0.3
 RUN_NICE = 5
 """How far a public demo's runs step back behind its pages, on a scale that ends at 19."""
 
-_log = logging.getLogger(__name__)
-
 
 @st.cache_resource(show_spinner=False)
 def shared_queue() -> JobQueue:
