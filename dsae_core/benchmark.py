@@ -25,7 +25,7 @@ from dsae_core.benchmark_record import (
 from dsae_core.circuits import Circuit, stored_circuit
 from dsae_core.discovery import discover
 from dsae_core.errors import UserError
-from dsae_core.looking import room_for_patching
+from dsae_core.looking import anywhere, room_for_patching
 from dsae_core.metrics import confusion_at_size, evaluate
 from dsae_core.models import LanguageModel
 from dsae_core.prompts import PromptPairs
@@ -244,8 +244,12 @@ def score_heads(model: LanguageModel, pairs: PromptPairs, *, method: str, seed: 
     if method in METHODS:
         return discover(model, pairs, method=method, seed=seed).node_scores
     baseline = BASELINES[method]
-    with room_for_patching(model, pairs, baseline.memory):
-        return baseline.score(model, pairs, seed).float().cpu()
+
+    def score_on(model: LanguageModel, notes: Sequence[str]) -> Tensor:
+        with room_for_patching(model, pairs, baseline.memory):
+            return baseline.score(model, pairs, seed).float().cpu()
+
+    return anywhere(model, [], score_on)
 
 
 @contextmanager

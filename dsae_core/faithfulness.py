@@ -27,7 +27,7 @@ from dsae_core.interventions import (
     require_aligned,
     tokenize_sides,
 )
-from dsae_core.looking import room_for_patching
+from dsae_core.looking import anywhere, room_for_patching
 from dsae_core.models import LanguageModel, last_logits
 from dsae_core.models.memory import PatchingSize
 from dsae_core.prompts import PromptPairs
@@ -236,16 +236,21 @@ def faithfulness_report(
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         rankings.append(torch.rand(scores.shape, generator=generator))
-    curves = []
-    with room_for_patching(model, pairs, PatchingSize.ablating):
-        runs = AblationRuns(model, pairs, ablation)
-        for number, ranking in enumerate(rankings):
 
-            def report(share: float, number: int = number) -> None:
-                if progress is not None:
-                    progress("ablate", (number + share) / len(rankings))
+    def curves_on(model: LanguageModel, notes: Sequence[str]) -> list[FaithfulnessCurve]:
+        curves = []
+        with room_for_patching(model, pairs, PatchingSize.ablating):
+            runs = AblationRuns(model, pairs, ablation)
+            for number, ranking in enumerate(rankings):
 
-            curves.append(_curve(runs, ranking, chosen, report))
+                def report(share: float, number: int = number) -> None:
+                    if progress is not None:
+                        progress("ablate", (number + share) / len(rankings))
+
+                curves.append(_curve(runs, ranking, chosen, report))
+        return curves
+
+    curves = anywhere(model, [], curves_on)
     return FaithfulnessReport(curves[0], tuple(curves[1:]), tuple(seeds))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from dsae_core.circuits import Circuit, read_circuit
 from dsae_core.errors import UserError
 from dsae_core.interventions import Ablation, Named, circuit_name, interchange_effects, measured_circuit
+from dsae_core.looking import anywhere
 from dsae_core.models import LanguageModel
 from dsae_core.patching_record import Notice, PatchingRecord, partial_path, prompts_digest, run_identity
 from dsae_core.paths import path_effects, with_edges
@@ -134,16 +135,22 @@ def measure_circuit(
     Raises:
         UserError: the pairs cannot be patched, the model does not do the task, or a file cannot be written.
     """
-    record = open_record(target, plan, pairs, digest=model.digest, device=model.device.type, notice=notice)
-    effects = interchange_effects(
-        model, pairs, seed=plan.seed, ablation=plan.ablation, record=record, progress=progress
-    )
-    circuit = measured_circuit(model, pairs, effects, seed=plan.seed, ablation=plan.ablation, threshold=plan.threshold)
-    if plan.edges:
-        found = path_effects(model, pairs, circuit.heads, seed=plan.seed, record=record, progress=progress)
-        circuit = with_edges(circuit, found, plan.threshold)
-    finish(circuit, target, record)
-    return circuit
+
+    def measure_on(model: LanguageModel, notes: Sequence[str]) -> Circuit:
+        record = open_record(target, plan, pairs, digest=model.digest, device=model.device.type, notice=notice)
+        effects = interchange_effects(
+            model, pairs, seed=plan.seed, ablation=plan.ablation, record=record, progress=progress
+        )
+        circuit = measured_circuit(
+            model, pairs, effects, seed=plan.seed, ablation=plan.ablation, threshold=plan.threshold
+        )
+        if plan.edges:
+            found = path_effects(model, pairs, circuit.heads, seed=plan.seed, record=record, progress=progress)
+            circuit = with_edges(circuit, found, plan.threshold)
+        finish(circuit, target, record)
+        return circuit
+
+    return anywhere(model, [], measure_on)
 
 
 def describe_circuit(circuit: Circuit) -> Iterable[str]:

@@ -248,8 +248,7 @@ def test_a_demo_leaves_a_core_to_its_pages(monkeypatch: pytest.MonkeyPatch) -> N
     asked: list[float] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    monkeypatch.setattr(sys, "setswitchinterval", asked.append)
-    for limits, expected in ((None, []), (Limits(), [3, 0.001])):
+    for limits, expected in ((None, []), (Limits(), [3])):
         monkeypatch.setattr(runs, "demo_limits", lambda limits=limits: limits)
         runs.shared_queue.clear()
         for _ in range(2):

@@ -144,7 +144,7 @@ def test_the_stored_demo_says_what_to_do_next_and_a_run_of_one_s_own_does_not(ap
 def test_charts_that_a_narrow_page_scrolls_say_so(app: AppTest) -> None:
     app.run()
     headings = [line for line in html(app).splitlines() if 'class="d-title"' in line]
-    hints = [line.split("<span>")[0].split(">")[-1] for line in headings if "swipe for later layers" in line]
+    hints = [line.split("<span>")[0].split(">")[-1] for line in headings if "swipe for other layers" in line]
     assert hints == ["Scores", "Circuit"]
     assert ".d-swipe { display: none; }" in theme.STYLE.split("@media")[0]
     assert ".d-swipe { display: inline" in theme.STYLE.split("@media (max-width: 640px)")[1]

@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from dsae_core.ui import preloading
 from dsae_core.ui.connections import send_at_once
+from dsae_core.ui.theme import STYLE
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere accepted connections need not inherit the option")
@@ -49,15 +50,20 @@ def test_the_installed_streamlit_has_every_element_named() -> None:
     assert "<./static/js/ArrowVegaLiteChart." in named
     assert "<./static/js/index." not in named, "the page itself names it"
 
+    for font in preloading.FONTS:
+        assert f"<./static/media/{font}." in named, font
 
-@pytest.mark.parametrize(
-    ("kind", "status", "named"),
-    [(b"text/html; charset=utf-8", 200, True), (b"text/html", 404, False), (b"text/css", 200, False)],
-)
-def test_pages_alone_name_scripts(kind: bytes, status: int, named: bool) -> None:
+
+PAGE = (b"<html><head></head><bo", b'dy class="a">', b"<div></div></body></html>")
+
+
+def answered(headers: list[tuple[bytes, bytes]], status: int, parts: tuple[bytes, ...]) -> list[Message]:
+    """What a browser gets of an answer that comes in parts."""
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
-        await send({"type": "http.response.body", "body": b"<html>"})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for i, part in enumerate(parts):
+            await send({"type": "http.response.body", "body": part, "more_body": i < len(parts) - 1})
 
     sent: list[Message] = []
 
@@ -68,5 +74,32 @@ def test_pages_alone_name_scripts(kind: bytes, status: int, named: bool) -> None
         raise AssertionError("nothing is read")
 
     asyncio.run(preloading.Preloading(app)({"type": "http"}, receive, send))
-    assert [b"link" in dict(message.get("headers", [])) for message in sent] == [named, False]
-    assert sent[1]["body"] == b"<html>"
+    return sent
+
+
+def test_a_page_names_scripts_and_has_its_style() -> None:
+    length = str(sum(map(len, PAGE))).encode()
+    sent = answered([(b"content-type", b"text/html; charset=utf-8"), (b"Content-Length", length)], 200, PAGE)
+    headers = dict(sent[0]["headers"])
+    assert b"rel=modulepreload" in headers[b"link"]
+    body = b"".join(message["body"] for message in sent[1:])
+    assert body == b'<html><head></head><body class="a">' + STYLE.encode() + b"<div></div></body></html>"
+    assert headers[b"Content-Length"] == str(len(body)).encode()
+    assert [message.get("more_body", False) for message in sent[1:]] == [False]
+
+
+def test_only_the_headers_of_a_page_stay_true() -> None:
+    sent = answered([(b"content-type", b"text/html"), (b"content-length", b"70")], 200, (b"",))
+    assert dict(sent[0]["headers"])[b"content-length"] == b"70"
+    assert sent[1]["body"] == b""
+
+
+@pytest.mark.parametrize(
+    ("kind", "coding", "status"),
+    [(b"text/html", b"identity", 404), (b"text/css", b"identity", 200), (b"text/html", b"gzip", 200)],
+)
+def test_what_is_no_page_stays_as_it_is(kind: bytes, coding: bytes, status: int) -> None:
+    headers = [(b"content-type", kind), (b"content-encoding", coding)]
+    sent = answered(headers, status, PAGE)
+    assert sent[0]["headers"] == headers
+    assert [message["body"] for message in sent[1:]] == list(PAGE)

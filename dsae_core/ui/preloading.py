@@ -1,7 +1,8 @@
-"""What a browser should fetch beside the page itself: the code of the elements that the page is made of.
+"""What a browser should have beside the page itself: the code of the page's elements, its fonts and its style.
 
 Streamlit's page asks for an element's code when it is first told to draw one, after the server has answered, which is
-late: the largest, that of charts, then comes last. A header of the page has it come with the rest.
+late: the largest, that of charts, then comes last. A header of the page has it come with the rest. And a style that
+comes as an element of the page comes after the first of them were drawn, which then jump; so it stands in the page.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import streamlit as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dsae_core.ui.theme import STYLE
 
 ELEMENTS = (
     "ArrowVegaLiteChart",
@@ -28,7 +31,11 @@ ELEMENTS = (
 )
 """Streamlit's names of the files that draw the elements of Discover."""
 
+FONTS = ("MaterialSymbols-Rounded", "SourceSerifVariable-Roman")
+"""Likewise of the fonts that the first frame needs; until it comes the font of the icons shows their names."""
+
 _IMPORTED = re.compile(r"""(?:from|import)\s*["']\./([\w.\-]+\.js)["']""")
+_BODY = re.compile(rb"<body[^>]*>")
 
 
 def scripts(folder: Path, elements: Iterable[str] = ELEMENTS) -> tuple[str, ...]:
@@ -52,33 +59,65 @@ def scripts(folder: Path, elements: Iterable[str] = ELEMENTS) -> tuple[str, ...]
 
 @cache
 def header() -> bytes:
-    """The value of a Link header that names the scripts, by addresses relative to the page; empty where none is."""
+    """The value of a Link header that names scripts and fonts, by addresses relative to the page; empty for none."""
     static = Path(st.__file__).parent / "static"
     named = scripts(static / "static" / "js")
     page = (static / "index.html").read_text(encoding="utf-8") if named else ""
-    return ", ".join(f"<./static/js/{name}>; rel=modulepreload" for name in named if name not in page).encode()
+    links = [f"<./static/js/{name}>; rel=modulepreload" for name in named if name not in page]
+    for name in FONTS:
+        links += [
+            f"<./static/media/{path.name}>; rel=preload; as=font; type=font/woff2; crossorigin"
+            for path in (static / "static" / "media").glob(f"{name}.*.woff2")
+        ]
+    return ", ".join(links).encode()
+
+
+def styled(page: bytes) -> bytes:
+    """A page with the dashboard's style in front of all that is drawn."""
+    return _BODY.sub(lambda found: found[0] + STYLE.encode(), page, count=1)
 
 
 class Preloading:
-    """Middleware: adds the header to every answer that is a page."""
+    """Middleware: adds the header and the style to every answer that is a page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http" or not header():
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        start: Message | None = None
+        body = b""
 
         async def sending(message: Message) -> None:
+            nonlocal start, body
             if message["type"] == "http.response.start" and _is_page(message):
-                message["headers"] = [*message.get("headers", []), (b"link", header())]
-            await send(message)
+                start = message
+            elif start is None:
+                await send(message)
+            elif message["type"] == "http.response.body":
+                body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    whole = styled(body) if body else body  # empty where only the headers were asked for
+                    await send({**start, "headers": _headers(start, len(whole) - len(body))})
+                    await send({"type": "http.response.body", "body": whole})
 
         await self._app(scope, receive, sending)
 
 
+def _headers(start: Message, added: int) -> list[tuple[bytes, bytes]]:
+    """The headers of a page to which so many bytes were added."""
+    headers = [
+        (name, str(int(value) + added).encode() if name.lower() == b"content-length" else value)
+        for name, value in start.get("headers", [])
+    ]
+    return [*headers, (b"link", header())] if header() else headers
+
+
 def _is_page(message: MutableMapping[str, Any]) -> bool:
-    kinds = [value for name, value in message.get("headers", []) if name.lower() == b"content-type"]
-    return message["status"] == 200 and any(kind.startswith(b"text/html") for kind in kinds)
+    """Whether an answer is a page, and written as it is read."""
+    headers: dict[bytes, bytes] = {name.lower(): value for name, value in message.get("headers", [])}
+    kind, coding = headers.get(b"content-type", b""), headers.get(b"content-encoding", b"identity")
+    return bool(message["status"] == 200) and kind.startswith(b"text/html") and coding == b"identity"

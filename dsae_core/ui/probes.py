@@ -25,11 +25,12 @@ from dsae_core.inspection import (
 )
 from dsae_core.limits import demo_limits
 from dsae_core.models import LanguageModel, tokenize
+from dsae_core.models.memory import TooLittleMemoryError
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery
 from dsae_core.tasks import TASKS
 from dsae_core.ui.jobs import Report, Work
-from dsae_core.ui.runs import loaded_model
+from dsae_core.ui.runs import asked_of, loaded_model
 from dsae_core.validation import Validation, validate
 
 T = TypeVar("T")
@@ -176,19 +177,25 @@ def check_work(model_name: str, pairs: PromptPairs) -> Work[PromptCheck]:
     def work(report: Report) -> PromptCheck:
         _check_pairs(pairs)
         model = loaded_model(model_name, report)
-        report("predict", 0.0)
-        positive = next_tokens(model, pairs.positive)
-        report("predict", 0.4)
-        negative = next_tokens(model, pairs.negative)
-        if not pairs.has_answers:
-            return PromptCheck(None, positive, negative)
-        report("predict", 0.7)
-        try:
-            return PromptCheck(measure_behaviour(model, pairs), positive, negative)
-        except UserError as error:
-            return PromptCheck(None, positive, negative, str(error))
+        return asked_of(model, lambda used: _checked(used, pairs, report))
 
     return work
+
+
+def _checked(model: LanguageModel, pairs: PromptPairs, report: Report) -> PromptCheck:
+    report("predict", 0.0)
+    positive = next_tokens(model, pairs.positive)
+    report("predict", 0.4)
+    negative = next_tokens(model, pairs.negative)
+    if not pairs.has_answers:
+        return PromptCheck(None, positive, negative)
+    report("predict", 0.7)
+    try:
+        return PromptCheck(measure_behaviour(model, pairs), positive, negative)
+    except TooLittleMemoryError:
+        raise
+    except UserError as error:
+        return PromptCheck(None, positive, negative, str(error))
 
 
 def _check_pairs(pairs: PromptPairs | None) -> None:
@@ -209,6 +216,6 @@ def _asking(discovery: Discovery, stage: str, ask: Callable[[LanguageModel, Repo
                 f"The weights of {model.name} are not those this result was made with; run the discovery again."
             )
         report(stage, 0.0)
-        return ask(model, report)
+        return asked_of(model, lambda used: ask(used, report))
 
     return work

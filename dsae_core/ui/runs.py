@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
 import torch
@@ -20,12 +20,15 @@ from dsae_core.behaviour import CHECK, Behaviour, discover_checked
 from dsae_core.discovery import discover
 from dsae_core.errors import UserError
 from dsae_core.limits import demo_limits
+from dsae_core.looking import anywhere
 from dsae_core.models import LanguageModel, ModelTokenizer, available_models, load_model, stored_tokenizer
 from dsae_core.result import Discovery
 from dsae_core.tasks import TASKS
 from dsae_core.ui.jobs import JobQueue, Report, Work
 from dsae_core.ui.pauses import keep_for_good
 from dsae_core.ui.request import RunRequest
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -51,10 +54,10 @@ def _leave_room() -> None:
     """To the threads that draw pages: somebody looks at one while another's run is computed.
 
     The run leaves them a core, and where they need one more they come first. A little only: a run that got no turn
-    while it holds the interpreter's lock would have all pages wait.
+    while it holds the interpreter's lock would have all pages wait. For the same reason it is not handed the lock more
+    often than usual (sys.setswitchinterval): five times as often, and a page's slowest answers took twice as long.
     """
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-    sys.setswitchinterval(0.001)  # seconds until a page's thread has its turn; 0.005 is usual
     if sys.platform == "linux":  # elsewhere it would be the whole process that steps back
         os.nice(RUN_NICE)
 
@@ -129,6 +132,11 @@ class ModelShelf:
             self._models.move_to_end(name)
             return self._models[name]
 
+    def put(self, model: LanguageModel) -> None:
+        """Have a model take the place of the one of its name."""
+        with self._loading:
+            self._models[model.name] = model
+
     def peek(self, name: str) -> LanguageModel | None:
         """A model that is here, None where it would have to be loaded first."""
         return self._models.get(name)
@@ -151,6 +159,21 @@ def loaded_model(name: str, report: Report) -> LanguageModel:
     return _shelf().get(name, report)
 
 
+def asked_of(model: LanguageModel, ask: Callable[[LanguageModel], T]) -> T:
+    """What a model answers; where its device fails, the same model on the CPU, which takes its place for all sessions.
+
+    Raises:
+        UserError: neither device can do it.
+    """
+
+    def ask_there(used: LanguageModel, notes: Sequence[str]) -> T:
+        if used is not model:
+            _shelf().put(replace(used, notes=tuple(notes)))
+        return ask(used)
+
+    return anywhere(model, [], ask_there)
+
+
 def load_ahead() -> None:
     """Load the default model where it is fetched already, so that the first run need not wait for it.
 
@@ -164,6 +187,12 @@ def load_ahead() -> None:
         loaded_model(name, lambda stage, share: None)
     except UserError as error:
         _log.info("the model could not be loaded ahead: %s", error)
+
+
+def notes_of(name: str) -> tuple[str, ...]:
+    """What a reader of a model's results should know of the model as it is loaded now, a sentence each."""
+    model = model_at_hand(name)
+    return () if model is None else model.notes
 
 
 def model_at_hand(name: str) -> LanguageModel | None:

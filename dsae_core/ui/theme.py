@@ -80,7 +80,8 @@ STYLE = """
 .d-steps .now { color: var(--ink); font-weight: 600; }
 .d-scroll, :is(.st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) { overflow-x: auto; }
 /* A shade at the side where there is more; covers that scroll along hide it where there is not. */
-.d-scroll { --shade: color-mix(in srgb, var(--ink) 22%, transparent); background:
+:is(.d-scroll, .st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) {
+  --shade: color-mix(in srgb, var(--ink) 22%, transparent); background:
   linear-gradient(to left, transparent, var(--ground) 70%) left / 2rem 100% no-repeat local,
   linear-gradient(to right, transparent, var(--ground) 70%) right / 2rem 100% no-repeat local,
   linear-gradient(to right, var(--shade), transparent) left / .6rem 100% no-repeat scroll,
@@ -155,7 +156,8 @@ STYLE = """
 .st-key-run_rows .stHorizontalBlock { border-top: 1px solid var(--line); padding-top: .7rem; }
 .st-key-prose { max-width: 46rem; margin: 0 auto; }
 .st-key-prose h1 { font-family: "Source Serif", Georgia, serif; }
-.st-key-bring_into_sight { position: absolute; }
+:is(.st-key-bring_into_sight, .st-key-heatmap_sight, .st-key-circuit_sight, .st-key-effects_sight) {
+  position: absolute; }
 .stApp :is(a, button, summary):focus-visible { outline: 2px solid var(--tp); outline-offset: 1px; }
 [data-testid="stBaseButton-primary"]:not(:disabled) { color: light-dark(#ffffff, #11161c); }
 [data-testid="stSidebarContent"] [data-testid="stAlert"] p { font-size: .86rem; line-height: 1.4; }

@@ -21,6 +21,8 @@ from support import (
 pytestmark = needs_browser
 QUICK = "?examples=2&epochs=3"
 """A run that takes seconds."""
+UNHURRIED = "?examples=2&epochs=2000"
+"""Its training takes seconds, in which what comes before the scores can be seen."""
 
 
 def scores(page: Page) -> list[str]:
@@ -90,13 +92,32 @@ def test_a_page_narrower_than_its_charts_scrolls_them(browser: Browser, url: str
     for name in ("heatmap", "circuit"):
         chart = page.locator(f".st-key-{name}_scroll").first
         assert chart.evaluate("box => box.scrollWidth > box.clientWidth")
-        title, box = chart.get_by_text("Layer", exact=True).first.bounding_box(), chart.bounding_box()
-        assert title is not None
-        assert box is not None
-        assert box["x"] <= title["x"] < title["x"] + title["width"] <= box["x"] + box["width"]
+        assert lies_within(chart, chart.locator("path[aria-label*='(layer.head): 23.3;']").first)
+        chart.evaluate("box => box.scrollTo({left: 0})")
+        assert lies_within(chart, chart.get_by_text("Layer", exact=True).first)
     for i in range(2):
         expect(page.locator(".d-swipe").nth(i)).to_be_visible()
+    page.get_by_role("slider", name="Edges").press("ArrowLeft")  # a chart drawn anew stays where it was moved
+    page.wait_for_timeout(2000)
+    for name in ("heatmap", "circuit"):
+        assert page.locator(f".st-key-{name}_scroll").first.evaluate("box => box.scrollLeft") == 0
+    page.get_by_role("combobox", name="Head").fill("24.4")
+    page.keyboard.press("Enter")
+    expect(page.locator("h2", has_text="Head 24.4")).to_be_visible()
+    for name in ("heatmap", "circuit"):
+        chart = page.locator(f".st-key-{name}_scroll").first
+        expect(chart).to_have_attribute("data-in-sight", "24.4")
+        assert lies_within(chart, chart.locator("path[aria-label*='(layer.head): 24.4;']").first)
     page.context.close()
+
+
+def lies_within(box: Locator, inner: Locator) -> bool:
+    """Whether something lies between a box's left and right side."""
+    outside, inside = box.bounding_box(), inner.bounding_box()
+    assert outside is not None
+    assert inside is not None
+    left, right = outside["x"], outside["x"] + outside["width"]
+    return left <= inside["x"] < inside["x"] + inside["width"] <= right
 
 
 def title(page: Page, words: str) -> Locator:
@@ -106,7 +127,7 @@ def title(page: Page, words: str) -> Locator:
 
 @pytest.mark.model
 def test_run_discovery_draws_a_new_heatmap(browser: Browser, url: str) -> None:
-    page = open_page(browser, url + QUICK)
+    page = open_page(browser, url + UNHURRIED)
     expect(page.get_by_text("Settings changed since this run")).to_be_visible()
     before = scores(page)
     press_run(page)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from support import click_head, demo_tag, needs_browser, open_page
+from support import RUN_SECONDS, click_head, demo_tag, needs_browser, open_page
 
 pytestmark = [*needs_browser, pytest.mark.model]
 LONG = 120_000
@@ -73,6 +73,27 @@ def test_validating_can_be_cancelled_and_asked_again(page: Page) -> None:
     expect(page.get_by_text(re.compile(r"Validating \d+ heads: cancelled\."))).to_be_visible(timeout=LONG)
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("button", name="Validate the circuit")).to_be_enabled()
+
+
+def test_validating_says_what_the_circuit_keeps(page: Page) -> None:
+    found = page.locator(".d-finding")
+    page.get_by_role("button", name="Validate the circuit").click()
+    kept = re.compile(
+        r"The \d+ best heads keep \d+\s% of the logit difference by themselves; \S+\s% is left without them"
+    )
+    expect(found).to_contain_text(kept, timeout=1000 * RUN_SECONDS)
+    expect(found).to_contain_text(re.compile(r"\d+ random heads keep \S+\s% \(.* in 4 draws\)"))
+    expect(found).to_contain_text("prompt pairs that the scores never saw")
+    charts = page.get_by_test_id("stVegaLiteChart")
+    expect(charts).to_have_count(7)
+    for name, which in (("Keep only the circuit", 5), ("Remove the circuit", 6)):
+        expect(page.locator(".d-title", has_text=name)).to_be_visible()
+        expect(charts.nth(which).locator(".mark-symbol path").nth(5)).to_be_attached()
+    expect(page.get_by_role("button", name="Validate the circuit")).to_be_disabled()
+    page.get_by_role("slider", name="Threshold").focus()
+    page.keyboard.press("PageUp")
+    expect(found).to_contain_text(re.compile(r"\(The threshold now finds \d+\.\)"))
+    expect(page.get_by_role("button", name=re.compile(r"Measure \d+ heads?"))).to_be_enabled()
 
 
 def test_a_task_s_prompts_can_be_edited_and_checked(page: Page) -> None:

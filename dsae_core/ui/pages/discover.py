@@ -143,10 +143,11 @@ def _nothing_yet() -> None:
 def _result(shown: Shown) -> None:
     """Everything that follows the threshold and the selected head; moving them draws only this."""
     view, key = shown.view, shown.key
-    words = st.container()
-    threshold, limit = _dials(shown)
-    with words:
+    dial = seeded(f"{key}_threshold", view.start)
+    threshold = float(st.session_state[dial])
+    with st.container():
         header.headline(view, threshold, stored=shown.stored)
+    limit = _dials(shown, dial)
     header.legend(view, threshold)
     _let_words_be_painted(key, threshold)
     grid = Grid.of(view.heads, has_truth=view.truth is not None)
@@ -161,7 +162,7 @@ def _result(shown: Shown) -> None:
             heatmap(grid, heads, head),
             lambda: heads,
             key="heatmap",
-            selects=True,
+            layers=grid.n_layers,
         )
     _let_the_first_chart_be_drawn()
     edges = view.edges(threshold, limit)
@@ -171,7 +172,7 @@ def _result(shown: Shown) -> None:
         circuit_graph(grid, heads, edges, head),
         lambda: edges,
         key="circuit",
-        selects=True,
+        layers=grid.n_layers,
     )
     _curves(shown, grid, heads, threshold)
     inspector(shown, grid)
@@ -188,7 +189,7 @@ def _preview(scores: Tensor, grid: Grid | None, key: str) -> None:
         preview_map(scores, grid),
         lambda: preview_frame(scores),
         key=key,
-        selects=grid is not None,
+        layers=None if grid is None else grid.n_layers,
     )
 
 
@@ -209,8 +210,8 @@ def _let_the_first_chart_be_drawn() -> None:
     st.session_state[_SEEN] = True
 
 
-def _dials(shown: Shown) -> tuple[float, int]:
-    """The threshold, the number of edges, and beside them the figures that follow from the threshold."""
+def _dials(shown: Shown, dial: str) -> int:
+    """The threshold, whose key is `dial`, the number of edges, and the figures beside them; returns that number."""
     view = shown.view
     with st.container(key="dials"):
         slider, edges, numbers = st.columns([5, 3, 7], vertical_alignment="bottom", gap="medium")
@@ -220,7 +221,7 @@ def _dials(shown: Shown) -> tuple[float, int]:
             0.0,
             max(view.top_score, view.step),
             step=view.step,
-            key=seeded(f"{shown.key}_threshold", view.start),
+            key=dial,
             help=_threshold_help(view),
         )
     with edges:
@@ -233,8 +234,8 @@ def _dials(shown: Shown) -> tuple[float, int]:
             help="How many of the strongest pairs among the found heads the circuit shows.",
         )
     with numbers:
-        header.figures(view, threshold)
-    return float(threshold), int(limit)
+        header.figures(view, float(threshold))
+    return int(limit)
 
 
 def _threshold_help(view: View) -> str:

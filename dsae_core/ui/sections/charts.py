@@ -12,8 +12,9 @@ from dsae_core.circuits import Head
 from dsae_core.ui import sharing
 from dsae_core.ui.charts.style import SELECTION, WORDS, Drawing
 from dsae_core.ui.sections.files import colours, file_button, picture_buttons
-from dsae_core.ui.state import select_head
-from dsae_core.ui.text import escape_html
+from dsae_core.ui.sections.sight import keep_head_in_sight
+from dsae_core.ui.state import select_head, selected_head
+from dsae_core.ui.text import escape_html, head_name
 
 
 def chart(
@@ -23,7 +24,7 @@ def chart(
     data: Callable[[], pd.DataFrame],
     *,
     key: str,
-    selects: bool = False,
+    layers: int | None = None,
     width: int = sharing.NARROW,
 ) -> None:
     """Draw a chart under its title.
@@ -34,19 +35,22 @@ def chart(
         drawing: the chart.
         data: makes the frame that is saved as its data.
         key: tells it from the page's other charts; also the files' name.
-        selects: whether a click on a head selects it everywhere; such a chart is wide, and scrolls where the page is
-            narrow.
+        layers: of a chart of heads, how many lie along its width. A click on a head selects it everywhere; such a chart
+            is wide, and where the page is narrow it scrolls to the selected head.
         width: of a picture of it, in pixels.
     """
-    _chart_heading(title, subtitle, data, drawing, key, sharing.WIDE if selects else width, swipes=selects)
+    wide = layers is not None
+    _chart_heading(title, subtitle, data, drawing, key, sharing.WIDE if wide else width, swipes=wide)
     spec = {**drawing.spec, "datasets": dict(drawing.data), "description": f"{title}. {subtitle}"}
     spec["config"] = {**spec.get("config", {}), "axis": WORDS, "legend": WORDS}
-    if not selects:
+    if layers is None:
         st.vega_lite_chart(spec=spec, key=key)
         return
     with st.container(key=f"{key}_scroll"):
         st.vega_lite_chart(spec=spec, key=key, on_select=lambda: _select(key), selection_mode=SELECTION)
     st.session_state[_clicked(key)] = _in_selection(key)
+    head = selected_head()
+    keep_head_in_sight(key, head_name(*head), (head[0] + 0.5) / layers)
 
 
 def heading(title: str, subtitle: str, data: Callable[[], pd.DataFrame], key: str) -> None:
@@ -89,7 +93,7 @@ def _chart_heading(
 
 def _title_row(title: str, subtitle: str, *, swipes: bool = False) -> DeltaGenerator:
     """A title, and room beside it; on a phone it says where what is below has to be moved sideways."""
-    more = '<em class="d-swipe">; swipe for later layers</em>' if swipes else ""
+    more = '<em class="d-swipe">; swipe for other layers</em>' if swipes else ""
     row = st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="small")
     row.html(f'<div class="d-title">{escape_html(title)}<span>{escape_html(subtitle)}{more}</span></div>')
     return row

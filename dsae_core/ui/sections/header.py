@@ -17,7 +17,7 @@ from dsae_core.ui.charts.circuit_graph import circuit_graph
 from dsae_core.ui.charts.heatmap import heatmap
 from dsae_core.ui.charts.style import Drawing, Grid
 from dsae_core.ui.request import CUSTOM, RunRequest
-from dsae_core.ui.runs import model_at_hand
+from dsae_core.ui.runs import model_at_hand, notes_of
 from dsae_core.ui.sections.files import colours, file_button, picture_buttons
 from dsae_core.ui.state import Shown
 from dsae_core.ui.text import escape_html, plural, rate, share
@@ -262,8 +262,9 @@ def doubt(view: View, threshold: float) -> str:
 
 def headline(view: View, threshold: float, *, stored: bool = False) -> None:
     """The sentence, what warns of it, what it rests on; for the stored demo what it is and what to do next."""
-    warnings = [*view.discovery.warnings, *filter(None, [doubt(view, threshold)])]
-    notes = [(f"△ {warning}", "d-note stale") for warning in warnings]
+    found = view.discovery
+    warnings = [*found.warnings, *notes_of(found.model_name), *filter(None, [doubt(view, threshold)])]
+    notes = [(f"△ {warning}", "d-note stale") for warning in dict.fromkeys(warnings)]
     notes += [(note, "d-note") for note in (_basis(view), NEXT if stored else "", _visit())]
     first = introduction(view) if stored else ""
     before = f'<p class="d-note first">{escape_html(first)}</p>' if first else ""

@@ -367,7 +367,7 @@ def _output(view: View, head: Head, grid: Grid, key: str) -> None:
             effects_map(grid, frame),
             lambda: frame[["layer", "head", "name", "effect", "rank"]],
             key="effects",
-            selects=True,
+            layers=grid.n_layers,
         )
     row = _pair(pairs, key)
     tokens = found.tokens[row]
