@@ -80,8 +80,7 @@ STYLE = """
 .d-steps .now { color: var(--ink); font-weight: 600; }
 .d-scroll, :is(.st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) { overflow-x: auto; }
 /* A shade at the side where there is more; covers that scroll along hide it where there is not. */
-:is(.d-scroll, .st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) {
-  --shade: color-mix(in srgb, var(--ink) 22%, transparent); background:
+.d-scroll { --shade: color-mix(in srgb, var(--ink) 22%, transparent); background:
   linear-gradient(to left, transparent, var(--ground) 70%) left / 2rem 100% no-repeat local,
   linear-gradient(to right, transparent, var(--ground) 70%) right / 2rem 100% no-repeat local,
   linear-gradient(to right, var(--shade), transparent) left / .6rem 100% no-repeat scroll,
