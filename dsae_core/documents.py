@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+WRITABLE = (-(2**63), 2**64 - 1)
+"""The whole numbers that orjson, and much else, writes as JSON."""
+
 MAX_DEPTH = 32
 """How deep lists and objects may be nested: far more than any document here is, far less than Python can walk."""
 
@@ -111,6 +114,8 @@ def plain(value: Any, name: str) -> dict[str, Any]:
             rest += [(inner, depth + 1) for inner in item]
         elif isinstance(item, str):
             text(item, f"a value in {name}")
+        elif isinstance(item, int) and not isinstance(item, bool):
+            whole(item, f"a value in {name}", *WRITABLE)
         elif item is not None and not isinstance(item, bool):
             number(item, f"a value in {name}")
     return found

@@ -181,7 +181,18 @@ def test_what_is_no_json_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [{"a": float("inf")}, {"a": [10**400]}, {"\ud800": 1}, {"a": "\udc00"}, [], {"a": {1}}, {"a": {2: 1}}]
+    "value",
+    [
+        {"a": float("inf")},
+        {"a": [10**400]},
+        {"a": 2**64},
+        {"a": [-(2**63) - 1]},
+        {"\ud800": 1},
+        {"a": "\udc00"},
+        [],
+        {"a": {1}},
+        {"a": {2: 1}},
+    ],
 )
 def test_what_is_not_plain_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="it "):
