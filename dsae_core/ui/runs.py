@@ -55,7 +55,7 @@ def _leave_room() -> None:
 
     The run leaves them a core, and where they need one more they come first. A little only: a run that got no turn
     while it holds the interpreter's lock would have all pages wait. For the same reason it is not handed the lock more
-    often than usual (sys.setswitchinterval): five times as often, and a page's slowest answers took twice as long.
+    often than usual (sys.setswitchinterval).
     """
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     if sys.platform == "linux":  # elsewhere it would be the whole process that steps back

@@ -210,7 +210,10 @@ links to the pages."""
 
 
 def apply(*, sidebar: bool = True) -> None:
-    """Put the page's style on; once a run, before anything else. `sidebar`: whether the page has something there."""
+    """Put the page's style on; once a run, before anything else. `sidebar`: whether the page has something there.
+
+    What `dsae app` serves has the style already; a browser may have kept that of another version.
+    """
     st.html(STYLE)
     if not sidebar:
         st.html(NO_SIDEBAR)
