@@ -37,7 +37,7 @@ _SEEN = "first_chart_seen"
 FIRST_CHART_FIRST = 0.6
 """Seconds by which the other charts follow the first one on a first visit: so long a browser takes to draw it."""
 
-WORDS_FIRST = 0.08
+WORDS_FIRST = 0.2
 """Seconds by which a public demo's charts follow the words that a moved threshold changes.
 
 A browser draws what comes together together. Given a moment it has painted the words before it redraws the charts,

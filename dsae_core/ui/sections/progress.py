@@ -13,9 +13,9 @@ from dsae_core.ui.runs import shared_queue
 from dsae_core.ui.text import escape_html, escape_markdown, plural, seconds
 
 POLL_SECONDS = 0.2
-VISITOR_SECONDS = 0.4
-"""On a public demo, whose server has other pages to draw."""
-WAITING_SECONDS = 1.5
+VISITOR_SECONDS = 0.8
+"""On a public demo, whose server has other pages to draw; and every look has a browser go through its whole page."""
+WAITING_SECONDS = 2.0
 """A job that waits for others has little to tell, and there may be many of them, each with a page that asks."""
 
 STAGE_WORDS = {
