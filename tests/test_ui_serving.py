@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from dsae_core.ui import preloading
 from dsae_core.ui.connections import send_at_once
+from dsae_core.ui.disconnection import SCRIPT
 from dsae_core.ui.theme import STYLE
 
 
@@ -83,7 +84,9 @@ def test_a_page_names_scripts_and_has_its_style() -> None:
     headers = dict(sent[0]["headers"])
     assert b"rel=modulepreload" in headers[b"link"]
     body = b"".join(message["body"] for message in sent[1:])
-    assert body == b'<html><head></head><body class="a">' + STYLE.encode() + b"<div></div></body></html>"
+    assert (
+        body == b'<html><head></head><body class="a">' + STYLE.encode() + SCRIPT.encode() + b"<div></div></body></html>"
+    )
     assert headers[b"Content-Length"] == str(len(body)).encode()
     assert [message.get("more_body", False) for message in sent[1:]] == [False]
 

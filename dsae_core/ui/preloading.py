@@ -1,4 +1,4 @@
-"""What a browser should have beside the page itself: the code of the page's elements, its fonts and its style.
+"""What a browser should have beside the page itself: its elements' code, its fonts and style, words for an emergency.
 
 Streamlit's page asks for an element's code when it is first told to draw one, after the server has answered, which is
 late: the largest, that of charts, then comes last. A header of the page has it come with the rest. And a style that
@@ -16,6 +16,7 @@ from typing import Any
 import streamlit as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dsae_core.ui.disconnection import SCRIPT
 from dsae_core.ui.theme import STYLE
 
 ELEMENTS = (
@@ -72,13 +73,13 @@ def header() -> bytes:
     return ", ".join(links).encode()
 
 
-def styled(page: bytes) -> bytes:
-    """A page with the dashboard's style in front of all that is drawn."""
-    return _BODY.sub(lambda found: found[0] + STYLE.encode(), page, count=1)
+def completed(page: bytes) -> bytes:
+    """A page with the dashboard's style, and what it says without a server, in front of all that is drawn."""
+    return _BODY.sub(lambda found: found[0] + STYLE.encode() + SCRIPT.encode(), page, count=1)
 
 
 class Preloading:
-    """Middleware: adds the header and the style to every answer that is a page."""
+    """Middleware: completes every answer that is a page, and adds the header to it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -100,7 +101,7 @@ class Preloading:
             elif message["type"] == "http.response.body":
                 body += message.get("body", b"")
                 if not message.get("more_body", False):
-                    whole = styled(body) if body else body  # empty where only the headers were asked for
+                    whole = completed(body) if body else body  # empty where only the headers were asked for
                     await send({**start, "headers": _headers(start, len(whole) - len(body))})
                     await send({"type": "http.response.body", "body": whole})
 

@@ -288,8 +288,8 @@ def _visit(page: Page, name: str) -> None:
 def _close_sidebar(page: Page) -> None:
     width = page.viewport_size["width"] if page.viewport_size else 0
     if width < 700 and page.get_by_test_id("stSidebar").get_attribute("data-collapsed") == "false":
-        page.get_by_test_id("stSidebar").hover()
         with suppress(TimeoutError):  # a run that was started folds it, too
+            page.get_by_test_id("stSidebar").hover(timeout=3000)
             page.get_by_test_id("stSidebarCollapseButton").locator("button").click(timeout=3000)
         page.wait_for_timeout(600)
 

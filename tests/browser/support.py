@@ -76,7 +76,7 @@ def running_server(data: Path | None = None) -> Iterator[str]:
 
 @contextmanager
 def started_server(
-    data: Path | None = None, arguments: Sequence[str] = (), log: IO[bytes] | None = None
+    data: Path | None = None, arguments: Sequence[str] = (), log: IO[bytes] | None = None, port: int | None = None
 ) -> Iterator[Server]:
     """A dashboard that was started for this and is stopped after it.
 
@@ -84,19 +84,26 @@ def started_server(
         data: the folder that runs are kept in; one that goes away again where none is given.
         arguments: of `dsae app`, beside its port.
         log: takes what the server writes to standard error.
+        port: its own; a free one where none is given.
     """
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own,
-        _server({**os.environ, "DSAE_DATA": str(data or own)}, arguments, log) as server,
+        _server({**os.environ, "DSAE_DATA": str(data or own)}, arguments, log, port or free_port()) as server,
     ):
         yield server
 
 
-@contextmanager
-def _server(environment: Mapping[str, str], arguments: Sequence[str], log: IO[bytes] | None) -> Iterator[Server]:
+def free_port() -> int:
+    """A port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _server(
+    environment: Mapping[str, str], arguments: Sequence[str], log: IO[bytes] | None, port: int
+) -> Iterator[Server]:
     start = "from dsae_core.cli import main; main()"
     command = [sys.executable, "-c", start, "app", "--port", str(port), "--headless", *arguments]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=log, env=environment)

@@ -11,12 +11,16 @@ from support import (
     RUN_SECONDS,
     click_head,
     demo_tag,
+    free_port,
     needs_browser,
     open_page,
     open_sidebar,
     press_run,
+    started_server,
     wait_until_idle,
 )
+
+from dsae_core.ui import disconnection
 
 pytestmark = needs_browser
 QUICK = "?examples=2&epochs=3"
@@ -95,6 +99,8 @@ def test_a_page_narrower_than_its_charts_scrolls_them(browser: Browser, url: str
         assert lies_within(chart, chart.locator("path[aria-label*='(layer.head): 23.3;']").first)
         chart.evaluate("box => box.scrollTo({left: 0})")
         assert lies_within(chart, chart.get_by_text("Layer", exact=True).first)
+        expect(chart).to_have_css("--more-left", "0px")  # it fades at the side where there is more
+        expect(chart).to_have_css("--more-right", re.compile(r"^[1-9]"))
     for i in range(2):
         expect(page.locator(".d-swipe").nth(i)).to_be_visible()
     page.get_by_role("slider", name="Edges").press("ArrowLeft")  # a chart drawn anew stays where it was moved
@@ -110,6 +116,19 @@ def test_a_page_narrower_than_its_charts_scrolls_them(browser: Browser, url: str
         chart = page.locator(f".st-key-{key}_scroll").first
         expect(chart).to_have_attribute("data-in-sight", name)
         assert lies_within(chart, chart.locator(f"path[aria-label*='(layer.head): {name};']").first)
+    page.context.close()
+
+
+def test_a_page_whose_server_was_stopped_says_so_and_goes_on_with_the_next(browser: Browser) -> None:
+    port = free_port()
+    with started_server(port=port) as server:
+        page = open_page(browser, server.url)
+    expect(page.get_by_role("dialog", name=disconnection.TITLE)).to_contain_text(disconnection.WORDS, timeout=60_000)
+    with started_server(port=port):
+        expect(page.get_by_role("dialog")).to_have_count(0, timeout=60_000)
+        expect(demo_tag(page)).to_be_visible(timeout=60_000)
+        page.get_by_role("slider", name="Threshold").press("ArrowRight")
+        expect(page.locator(".d-eyebrow")).to_be_visible()
     page.context.close()
 
 
