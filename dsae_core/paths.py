@@ -24,6 +24,7 @@ from dsae_core.interventions import (
     run_clean,
     tokenize_sides,
 )
+from dsae_core.looking import room_for_patching
 from dsae_core.metrics import bootstrap_ratio
 from dsae_core.models import LanguageModel, edit_head_outputs, last_logits, resume_at
 from dsae_core.models.memory import ROWS_PER_PASS
@@ -60,30 +61,43 @@ def path_groups(heads: Sequence[Head], n_prompts: int, rows_per_pass: int = ROWS
 class PathPatching:
     """What is computed once before paths are patched, and once for each sender."""
 
-    def __init__(self, model: LanguageModel, pairs: PromptPairs) -> None:
-        """Run both sides once.
+    def __init__(
+        self, model: LanguageModel, pairs: PromptPairs, heads: Sequence[Head], rows_per_pass: int = ROWS_PER_PASS
+    ) -> None:
+        """Run both sides once, where there is memory for that and for the passes that patch.
+
+        Args:
+            model: the model.
+            pairs: prompt pairs with answers, each pair of one length in tokens.
+            heads: those whose paths will be patched.
+            rows_per_pass: prompts times paths in one forward pass, at most.
 
         Raises:
-            UserError: no answers, or a pair whose prompts differ in length.
+            UserError: no answers, a pair whose prompts differ in length, or too little memory.
         """
         positive, negative = tokenize_sides(model, pairs)
         require_aligned(positive, negative)
         self._model = model
+        self._heads = tuple(heads)
         self._answers = answer_tokens(model.tokenizer, pairs)
-        self._clean = run_clean(model, positive)
-        self._own, _ = record_head_inputs(model, positive)
-        self._sources, negative_logits = record_head_inputs(model, negative)
-        self._received: dict[Head, dict[int, Tensor]] = {}
-        self.metric_positive = task_metric(self._clean.logits, self._answers).double().cpu()
-        self.metric_negative = task_metric(negative_logits, self._answers).double().cpu()
+        self._received: dict[Head, dict[Head, Tensor]] = {}
+        with room_for_patching(model, pairs, lambda size: size.paths(self._heads, rows_per_pass)):
+            self._clean = run_clean(model, positive)
+            self._own, _ = record_head_inputs(model, positive)
+            self._sources, negative_logits = record_head_inputs(model, negative)
+            self.metric_positive = task_metric(self._clean.logits, self._answers).double().cpu()
+            self.metric_negative = task_metric(negative_logits, self._answers).double().cpu()
 
     def losses(self, group: PathGroup) -> Tensor:
         """[N, senders of the group] float64: how much of the metric is lost where one of the paths is patched."""
         layer, head = group.receiver
         for sender in group.senders:
             if sender not in self._received:
-                self._received[sender] = _received(self._model, self._clean, self._own, self._sources, sender)
-        values = [self._received[sender][layer][:, :, head] for sender in group.senders]
+                receivers = [other for other in self._heads if other[0] > sender[0]]
+                self._received[sender] = _received(
+                    self._model, self._clean, self._own, self._sources, sender, receivers
+                )
+        values = [self._received[sender][group.receiver] for sender in group.senders]
         logits = patch_heads(self._model, self._clean, layer, [head] * len(values), values)
         return (self.metric_positive - metric_by_run(logits, self._answers)).T
 
@@ -111,17 +125,21 @@ def path_effects(
 
     Returns:
         One edge a pair, strongest first.
+
+    Raises:
+        UserError: no answers, a pair whose prompts differ in length, or too little memory.
     """
-    patching = PathPatching(model, pairs)
+    patching = PathPatching(model, pairs, heads, rows_per_pass)
     record = PatchingRecord() if record is None else record
     if record.metrics is None:
         record.metrics = (patching.metric_positive, patching.metric_negative)
     groups = path_groups(heads, len(pairs), rows_per_pass)
-    for number, group in enumerate(groups):
-        if record.get(group.name, len(group.senders)) is None:
-            record.put(group.name, patching.losses(group))
-        if progress is not None:
-            progress("paths", (number + 1) / len(groups))
+    with room_for_patching(model, pairs, lambda size: size.paths(heads, rows_per_pass), begun=True):
+        for number, group in enumerate(groups):
+            if record.get(group.name, len(group.senders)) is None:
+                record.put(group.name, patching.losses(group))
+            if progress is not None:
+                progress("paths", (number + 1) / len(groups))
     return edges_of(record, groups, seed=seed)
 
 
@@ -143,16 +161,21 @@ def edges_of(record: PatchingRecord, groups: Sequence[PathGroup], *, seed: int) 
 
 
 def _received(
-    model: LanguageModel, clean: CleanRun, own: list[Tensor], sources: list[Tensor], sender: Head
-) -> dict[int, Tensor]:
-    """What each later layer's heads compute, [N, T, heads, d], when only the sender's output changes."""
-    computed: dict[int, Tensor] = {}
+    model: LanguageModel,
+    clean: CleanRun,
+    own: list[Tensor],
+    sources: list[Tensor],
+    sender: Head,
+    receivers: Sequence[Head],
+) -> dict[Head, Tensor]:
+    """What each of these heads of later layers computes, [N, T, d], when only the sender's output changes."""
+    computed: dict[Head, Tensor] = {}
 
     def freeze(layer: int, z: Tensor) -> Tensor:
         if layer < sender[0]:
             return z
         if layer > sender[0]:
-            computed[layer] = z.clone()
+            computed.update({head: z[:, :, head[1]].clone() for head in receivers if head[0] == layer})
             return own[layer]
         changed = own[layer].clone()
         changed[:, :, sender[1]] = sources[layer][:, :, sender[1]]

@@ -24,6 +24,7 @@ from test_models import tiny_module, tiny_tokenizer
 from dsae_core import looking
 from dsae_core.baselines import BASELINES
 from dsae_core.benchmark import score_heads
+from dsae_core.circuits import Head
 from dsae_core.discovery import discover, discover_from_activations
 from dsae_core.engines.worker import Worker
 from dsae_core.errors import UserError
@@ -33,6 +34,7 @@ from dsae_core.interventions import HeadPatching, interchange_effects, tokenize_
 from dsae_core.models import LanguageModel, last_logits, load_model, registry, wheel
 from dsae_core.models import memory as model_memory
 from dsae_core.models.memory import PatchingSize, discovery_bytes
+from dsae_core.paths import path_effects
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import read_discovery
 from dsae_core.tasks import answer_tokens, task_metric
@@ -430,9 +432,17 @@ def ranking(model: LanguageModel) -> torch.Tensor:
     return torch.rand(model.n_layers, model.n_heads, generator=torch.Generator().manual_seed(0))
 
 
+def one_a_layer(n_layers: int) -> list[Head]:
+    return [(layer, 3) for layer in range(n_layers)]
+
+
 BESIDE_DISCOVERY: dict[str, Needs] = {
     "ground truth": (interchange_effects, PatchingSize.patching),
     "a worker's": (HeadPatching.prepare, PatchingSize.patching),
+    "path patching": (
+        lambda model, pairs: path_effects(model, pairs, one_a_layer(model.n_layers)),
+        lambda size: size.paths(one_a_layer(size.n_layers)),
+    ),
     "one head": (lambda model, pairs: patch_effect(model, pairs, 1, 2), lambda size: size.patching(1)),
     "validation": (
         lambda model, pairs: validate(model, pairs, ranking(model), size=3, seeds=(0,)),
@@ -503,6 +513,7 @@ def test_the_estimates_beside_a_discovery_against_measured_peaks(
     for model, n, length, names in (
         (wide_model, 30, 60, ("ig5",)),
         (wide_model, 60, 60, ("one head", "validation")),
+        (wide_model, 20, 60, ("path patching",)),
         (wordy_model, 20, 60, ("ground truth", "eap", "paired")),
     ):
         pairs, small = answered(model, n, length), answered(model, 2, 10)

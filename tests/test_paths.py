@@ -47,7 +47,7 @@ def test_the_receiver_gets_the_senders_change_and_no_other(
     negative = TokenBatch(both.ids[n:], both.mask[n:], both.tokens[n:])
     own, _ = record_head_inputs(model, positive)
     sources, _ = record_head_inputs(model, negative)
-    found = _received(model, run_clean(model, positive), own, sources, (0, 2))
+    found = _received(model, run_clean(model, positive), own, sources, (0, 2), [(1, 1), (1, 3)])
     expected: list[torch.Tensor] = []
 
     def patch(layer: int, z: torch.Tensor) -> torch.Tensor:
@@ -60,9 +60,10 @@ def test_the_receiver_gets_the_senders_change_and_no_other(
 
     with edit_head_outputs(model, patch):
         last_logits(model, positive.ids, positive.mask)
-    assert list(found) == [1]
-    assert torch.allclose(found[1], expected[0], atol=1e-5)
-    assert not torch.allclose(found[1], own[1], atol=1e-4)
+    assert list(found) == [(1, 1), (1, 3)]
+    for (_, head), received in found.items():
+        assert torch.allclose(received, expected[0][:, :, head], atol=1e-5)
+        assert not torch.allclose(received, own[1][:, :, head], atol=1e-4)
 
 
 def test_a_sender_that_writes_nothing_has_no_paths(tiny_model: LanguageModel, solved_pairs: PromptPairs) -> None:

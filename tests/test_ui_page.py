@@ -141,6 +141,12 @@ def test_the_stored_demo_says_what_to_do_next_and_a_run_of_one_s_own_does_not(ap
     assert "Press Run discovery" not in html(app)
 
 
+def test_a_page_that_streamlit_alone_serves_brings_its_style(app: AppTest) -> None:
+    app.run()
+    bodies = [element.proto.body for block in app._tree.children.values() for element in block.get("html")]
+    assert theme.STYLE.strip() in map(str.strip, bodies)
+
+
 def test_charts_that_a_narrow_page_scrolls_say_so(app: AppTest) -> None:
     app.run()
     headings = [line for line in html(app).splitlines() if 'class="d-title"' in line]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from dsae_core.ui import preloading
 from dsae_core.ui.connections import send_at_once
 from dsae_core.ui.disconnection import SCRIPT
-from dsae_core.ui.theme import STYLE
+from dsae_core.ui.theme import NO_SIDEBAR, STYLE
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere accepted connections need not inherit the option")
@@ -58,10 +60,18 @@ def test_the_installed_streamlit_has_every_element_named() -> None:
 PAGE = (b"<html><head></head><bo", b'dy class="a">', b"<div></div></body></html>")
 
 
-def answered(headers: list[tuple[bytes, bytes]], status: int, parts: tuple[bytes, ...]) -> list[Message]:
-    """What a browser gets of an answer that comes in parts."""
+def answered(
+    headers: list[tuple[bytes, bytes]],
+    status: int,
+    parts: tuple[bytes, ...],
+    asked: Sequence[tuple[bytes, bytes]] = (),
+    seen: list[Scope] | None = None,
+) -> list[Message]:
+    """What a browser gets of an answer that comes in parts; `seen` is given the request as it arrives."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if seen is not None:
+            seen.append(scope)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         for i, part in enumerate(parts):
             await send({"type": "http.response.body", "body": part, "more_body": i < len(parts) - 1})
@@ -74,14 +84,29 @@ def answered(headers: list[tuple[bytes, bytes]], status: int, parts: tuple[bytes
     async def receive() -> Message:
         raise AssertionError("nothing is read")
 
-    asyncio.run(preloading.Preloading(app)({"type": "http"}, receive, send))
+    asyncio.run(preloading.Preloading(app)({"type": "http", "headers": list(asked)}, receive, send))
     return sent
+
+
+@pytest.mark.parametrize(("accepted", "left"), [(b"text/html,*/*;q=0.8", 1), (b"*/*", 2)])
+def test_a_page_is_asked_for_as_it_is_written(accepted: bytes, left: int) -> None:
+    seen: list[Scope] = []
+    answered([], 404, (b"",), [(b"accept", accepted), (b"accept-encoding", b"gzip")], seen)
+    assert seen[0]["headers"] == [(b"accept", accepted), (b"accept-encoding", b"gzip")][:left]
+
+
+def test_the_style_says_nothing_that_a_page_would_take_for_markup() -> None:
+    """Streamlit leaves out all of a style in which it suspects an element."""
+    assert re.findall(r"<[\w!/]\w*", STYLE) == ["<style", "</style"]
+    assert re.findall(r"<[\w!/]\w*", NO_SIDEBAR) == ["<style", "</style"]
 
 
 def test_a_page_names_scripts_and_has_its_style() -> None:
     length = str(sum(map(len, PAGE))).encode()
-    sent = answered([(b"content-type", b"text/html; charset=utf-8"), (b"Content-Length", length)], 200, PAGE)
+    given = [(b"content-type", b"text/html; charset=utf-8"), (b"Content-Length", length), (b"ETag", b"theirs")]
+    sent = answered(given, 200, PAGE)
     headers = dict(sent[0]["headers"])
+    assert b"ETag" not in headers
     assert b"rel=modulepreload" in headers[b"link"]
     body = b"".join(message["body"] for message in sent[1:])
     assert (

@@ -181,7 +181,8 @@ class _Run:
             self._path_groups = path_groups(circuit.heads, len(pairs)) if plan.edges else []
             for group in self._path_groups:
                 if record.get(group.name, len(group.senders)) is None:
-                    yield self._await("paths", {"pairs": pairs, **group._asdict()}, group, name)
+                    arguments = {"pairs": pairs, "heads": circuit.heads, **group._asdict()}
+                    yield self._await("paths", arguments, group, name)
         if not self._missing:
             circuit = self._without_edges
             if plan.edges:

@@ -65,7 +65,7 @@ class Worker:
         self._pairs: PromptPairs | None = None
         self._unsolved: dict[str, Any] | None = None
         self._heads: tuple[PromptPairs, Ablation, HeadPatching] | None = None
-        self._paths: tuple[PromptPairs, PathPatching] | None = None
+        self._paths: tuple[PromptPairs, tuple[Head, ...], PathPatching] | None = None
 
     def hello(self) -> tuple[str, str]:
         """Where this worker is, and its version of the package."""
@@ -115,11 +115,13 @@ class Worker:
         with room_for_patching(self._held(), pairs, PatchingSize.patching, begun=True):
             return patching.losses(HeadGroup(layer, tuple(heads)))
 
-    def paths(self, pairs: PromptPairs, receiver: Head, senders: Sequence[Head]) -> Tensor:
-        """[N, senders] float64: the loss where one direct path at a time is patched."""
-        if self._paths is None or self._paths[0] != pairs:
-            self._paths = (pairs, PathPatching(self._held(), pairs))
-        return self._paths[1].losses(PathGroup(receiver, tuple(senders)))
+    def paths(self, pairs: PromptPairs, heads: tuple[Head, ...], receiver: Head, senders: Sequence[Head]) -> Tensor:
+        """[N, senders] float64: the loss where one direct path between two of `heads` at a time is patched."""
+        if self._paths is None or self._paths[:2] != (pairs, heads):
+            self._paths = None
+            self._paths = (pairs, heads, PathPatching(self._held(), pairs, heads))
+        with room_for_patching(self._held(), pairs, lambda size: size.paths(heads), begun=True):
+            return self._paths[2].losses(PathGroup(receiver, tuple(senders)))
 
     def _head_patching(self, pairs: PromptPairs, ablation: Ablation) -> HeadPatching:
         if self._heads is None or self._heads[:2] != (pairs, ablation):

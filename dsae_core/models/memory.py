@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Self
 import psutil
 import torch
 
+from dsae_core.circuits import Head
 from dsae_core.errors import UserError
 from dsae_core.models.language_model import LanguageModel
 
@@ -182,7 +183,17 @@ class PatchingSize(RunSize):
 
     def patching(self, rows_per_pass: int = ROWS_PER_PASS) -> int:
         """Each head patched alone, so many prompts times heads in one forward pass; with 1, one head in a pass."""
-        rows = self.n_prompts * min(self.n_heads, max(1, rows_per_pass // self.n_prompts))
+        return self._patching(self.n_heads, rows_per_pass)
+
+    def paths(self, heads: Sequence[Head], rows_per_pass: int = ROWS_PER_PASS) -> int:
+        """Each direct path between two of these heads patched alone; what receivers get is kept for every path."""
+        senders = [sum(sender[0] < receiver[0] for sender in heads) for receiver in heads]
+        received = sum(senders) * self.n_prompts * self.length * self.d_head
+        return self._patching(max(senders, default=0), rows_per_pass) + self.width * (self._z + received)
+
+    def _patching(self, most: int, rows_per_pass: int) -> int:
+        """Bytes of both sides and of passes that patch so many heads of a layer at most, each in a run of its own."""
+        rows = self.n_prompts * min(most, max(1, rows_per_pass // self.n_prompts))
         repeated = self.length * (self.d_model + self.n_heads * self.d_head)  # a block's output, the patched z
         layer = self.width * rows * (self._layer + repeated)
         logits = (FLOAT + 2 * DOUBLE) * rows * self.vocabulary

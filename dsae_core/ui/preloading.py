@@ -105,14 +105,23 @@ class Preloading:
                     await send({**start, "headers": _headers(start, len(whole) - len(body))})
                     await send({"type": "http.response.body", "body": whole})
 
-        await self._app(scope, receive, sending)
+        await self._app(_readable(scope), receive, sending)
+
+
+def _readable(scope: Scope) -> Scope:
+    """A request; where it may be for a page, one for the page as it is written: packed it could not be completed."""
+    headers: list[tuple[bytes, bytes]] = scope.get("headers", [])
+    if not any(name == b"accept" and b"text/html" in value for name, value in headers):
+        return scope
+    return {**scope, "headers": [header for header in headers if header[0] != b"accept-encoding"]}
 
 
 def _headers(start: Message, added: int) -> list[tuple[bytes, bytes]]:
-    """The headers of a page to which so many bytes were added."""
+    """The headers of a page to which so many bytes were added; no browser shall keep it beyond this version."""
     headers = [
         (name, str(int(value) + added).encode() if name.lower() == b"content-length" else value)
         for name, value in start.get("headers", [])
+        if name.lower() not in (b"etag", b"last-modified")  # those of Streamlit's part alone
     ]
     return [*headers, (b"link", header())] if header() else headers
 

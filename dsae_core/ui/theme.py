@@ -87,8 +87,8 @@ STYLE = """
   linear-gradient(to left, var(--shade), transparent) right / .6rem 100% no-repeat scroll; }
 :is(.st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) > * { min-width: 42rem; }
 /* Charts hide what lies behind them; so they fade where there is more, in browsers whose styles know of scrolling. */
-@property --more-left { syntax: "<length>"; inherits: false; initial-value: 0px; }
-@property --more-right { syntax: "<length>"; inherits: false; initial-value: 0px; }
+@property --more-left { syntax: "\\3c length>"; inherits: false; initial-value: 0px; }
+@property --more-right { syntax: "\\3c length>"; inherits: false; initial-value: 0px; }
 @keyframes d-more { 0% { --more-right: 2rem; } 5%, 95% { --more-left: 2rem; --more-right: 2rem; }
   100% { --more-left: 2rem; } }
 :is(.st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) {
@@ -217,11 +217,6 @@ NO_SIDEBAR = """
 links to the pages."""
 
 
-def apply(*, sidebar: bool = True) -> None:
-    """Put the page's style on; once a run, before anything else. `sidebar`: whether the page has something there.
-
-    What `dsae app` serves has the style already; a browser may have kept that of another version.
-    """
-    st.html(STYLE)
-    if not sidebar:
-        st.html(NO_SIDEBAR)
+def hide_sidebar() -> None:
+    """Of a page that puts nothing there; before anything else."""
+    st.html(NO_SIDEBAR)

@@ -102,7 +102,7 @@ def custom(page: Page) -> None:
     """A run on somebody's own prompts."""
     open_sidebar(page)
     _upload(page, GOOD)
-    page.get_by_text("3 prompt pairs.").wait_for()
+    page.get_by_text("3 prompt pairs, in the table").wait_for()
     press_run(page)
     wait_until_idle(page)
     _close_sidebar(page)

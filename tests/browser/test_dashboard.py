@@ -119,6 +119,15 @@ def test_a_page_narrower_than_its_charts_scrolls_them(browser: Browser, url: str
     page.context.close()
 
 
+@pytest.mark.parametrize("name", ["", "compare", "runs", "kernels", "about"])
+def test_every_page_has_its_style_when_it_is_opened_by_its_address(browser: Browser, url: str, name: str) -> None:
+    page = browser.new_context().new_page()
+    page.goto(f"{url}/{name}")
+    title = page.locator(".d-headline, .st-key-prose h1").first
+    expect(title).to_have_css("font-family", re.compile("Source Serif"), timeout=60_000)
+    page.context.close()
+
+
 def test_a_page_whose_server_was_stopped_says_so_and_goes_on_with_the_next(browser: Browser) -> None:
     port = free_port()
     with started_server(port=port) as server:

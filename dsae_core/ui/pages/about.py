@@ -83,7 +83,7 @@ KEPT_DEMO = "for as long as your visit lasts, for you alone"
 
 def page() -> None:
     """Draw the page."""
-    theme.apply(sidebar=False)
+    theme.hide_sidebar()
     with st.container(key="prose"):
         kept = KEPT if demo_limits() is None else KEPT_DEMO
         st.markdown(TEXT.format(kept=kept, methods=explained(ALL_METHODS)))

@@ -6,7 +6,6 @@ from typing import Literal
 
 import streamlit as st
 
-from dsae_core.ui import theme
 from dsae_core.ui.sections.compare_methods import methods
 from dsae_core.ui.sections.compare_runs import compare_with, runs
 from dsae_core.ui.sections.seeds import seeded
@@ -19,7 +18,6 @@ _MODE = "compare_kept_mode"
 
 def page() -> None:
     """Draw the page."""
-    theme.apply()
     if "compare_first" in st.session_state:  # the Runs page sent a run
         compare_with(st.session_state.pop("compare_first"))
         st.session_state[_MODE] = "runs"

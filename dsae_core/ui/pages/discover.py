@@ -11,7 +11,7 @@ from torch import Tensor
 from dsae_core.limits import demo_limits
 from dsae_core.looking import PREVIEW_PAIRS
 from dsae_core.significance import RATE
-from dsae_core.ui import controls, state, theme
+from dsae_core.ui import controls, state
 from dsae_core.ui.charts import curves
 from dsae_core.ui.charts.circuit_graph import circuit_graph
 from dsae_core.ui.charts.heatmap import heatmap
@@ -48,7 +48,6 @@ has nothing else to do is done with both sooner without.
 
 def page() -> None:
     """Draw the page: settings in the sidebar, then a run under way, then the result on show."""
-    theme.apply()
     first_visit = state.request() is None
     asked_at = threshold_of(st.query_params.to_dict()) if first_visit else None
     with st.sidebar:

@@ -29,7 +29,7 @@ _ASKED, _WANTED = "kernels_asked", "kernels_wanted"
 
 def page() -> None:
     """Draw the page: what was measured last on this server, or what is known without measuring."""
-    theme.apply(sidebar=False)
+    theme.hide_sidebar()
     under_way = _job_runs()  # asked before what it found: one that ends in between is seen by _progress
     measured, problem = latest()
     profiles = measured.profiles if measured is not None else ()

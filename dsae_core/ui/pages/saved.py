@@ -36,7 +36,7 @@ _IMPORT, _DELETES = "runs_import", "runs_deletes"
 
 def page() -> None:
     """Draw the page."""
-    theme.apply(sidebar=False)
+    theme.hide_sidebar()
     runs = library()
     try:
         total, search = runs.count(), (st.session_state.get(_SEARCH) or "").strip()

@@ -2,4 +2,4 @@
 
 from dsae_core.ui.navigation import main
 
-main()
+main(styled=True)
