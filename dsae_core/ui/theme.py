@@ -86,14 +86,12 @@ STYLE = """
   linear-gradient(to right, var(--shade), transparent) left / .6rem 100% no-repeat scroll,
   linear-gradient(to left, var(--shade), transparent) right / .6rem 100% no-repeat scroll; }
 :is(.st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) > * { min-width: 42rem; }
-/* Charts hide what lies behind them; so they fade where there is more, in browsers whose styles know of scrolling. */
+/* Charts hide what lies behind them; so they fade where there is more, in browsers whose styles know of scrolling, and
+   on narrow pages alone: whatever is drawn below a mask costs more. */
 @property --more-left { syntax: "\\3c length>"; inherits: false; initial-value: 0px; }
 @property --more-right { syntax: "\\3c length>"; inherits: false; initial-value: 0px; }
 @keyframes d-more { 0% { --more-right: 2rem; } 5%, 95% { --more-left: 2rem; --more-right: 2rem; }
   100% { --more-left: 2rem; } }
-:is(.st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) {
-  animation: d-more linear; animation-timeline: scroll(self inline); mask-image: linear-gradient(to right, transparent,
-  #000 var(--more-left), #000 calc(100% - var(--more-right)), transparent); }
 /* Hovering over a mark near the edge of a phone: what it says stays on the screen. */
 #vg-tooltip-element { opacity: 1; max-width: calc(100vw - 16px); }
 .d-codes { border-collapse: collapse; width: 100%; font-size: .86rem; line-height: 1.5; }
@@ -170,6 +168,9 @@ STYLE = """
 [data-testid="stSidebarContent"] [data-testid="stAlert"] p { font-size: .86rem; line-height: 1.4; }
 /* With the sidebar open a tablet's page is as narrow as a phone's. */
 @media (max-width: 1050px) {
+  :is(.st-key-heatmap_scroll, .st-key-circuit_scroll, .st-key-effects_scroll) {
+    animation: d-more linear; animation-timeline: scroll(self inline); mask-image: linear-gradient(to right,
+    transparent, #000 var(--more-left), #000 calc(100% - var(--more-right)), transparent); }
   .st-key-dials > .stHorizontalBlock, .st-key-dials [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
   .st-key-dials [data-testid="stColumn"] { min-width: 12rem; }
   .st-key-dials [data-testid="stColumn"]:last-child { flex: 1 0 100%; }
