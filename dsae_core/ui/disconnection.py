@@ -4,9 +4,10 @@ from __future__ import annotations
 
 TITLE = "The server does not answer"
 WORDS = (
-    "It was stopped, or it cannot be reached from here. This page tries again by itself. "
-    "If you run the server yourself, start “dsae app” again."
+    "It was stopped, or it cannot be reached from here. "
+    "If you run the server yourself, start “dsae app” again, then reload this page."
 )
+"""Reload: Streamlit connects a page to the next server by itself, which knows nothing of what the page shows."""
 
 _THEIRS = "Connection error"
 """The title of Streamlit's own message, which asks whether one is connected to the internet; most servers are local."""
