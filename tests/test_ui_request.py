@@ -176,6 +176,22 @@ def test_runs_wait_for_one_another() -> None:
     assert queue.recall(RunRequest(seed=1)) is None
 
 
+def test_a_run_that_is_about_to_begin_waits_for_none() -> None:
+    gate, awake = Gate(), threading.Event()
+    queue = JobQueue(prepare=lambda: _until_set(awake))
+    first, second = (gate.submit(queue, seed) for seed in range(2))
+    assert (first.status, queue.look(first), queue.look(second)) == ("queued", 0, 1)  # its worker still wakes up
+    awake.set()
+    until(lambda: first.stage == "train")
+    assert (queue.look(first), queue.look(second)) == (0, 1)
+    gate.open.set()
+    until(lambda: second.over)
+
+
+def _until_set(event: threading.Event) -> None:
+    assert event.wait(10)
+
+
 def test_cancel_ends_a_run_at_its_next_report() -> None:
     gate = Gate()
     queue = JobQueue()

@@ -109,6 +109,7 @@ class JobQueue:
         self._results: OrderedDict[Hashable, Any] = OrderedDict()
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
+        self._busy = False
 
     def submit(self, work: Work[Any], *, key: Hashable | None = None, title: str = "") -> Job:
         """Put a job at the end of the queue; where that is full the job comes back failed.
@@ -148,7 +149,7 @@ class JobQueue:
         job.seen = time.monotonic()
         with self._changed:
             place = self._place(job)
-            return 0 if place is None else place + 1
+            return 0 if place is None else place + self._busy  # an idle worker takes the first one in no time
 
     def recall(self, key: Hashable) -> Any:
         """The remembered result of a job with an equal key, None if there is none."""
@@ -170,6 +171,8 @@ class JobQueue:
             self._prepare()
         while True:
             self._do(*self._next())  # no name for the job here: it would outlive the job until the next one comes
+            with self._changed:
+                self._busy = False
             give_back_memory()  # what a run took for a moment, a server would keep for good
 
     def _next(self) -> tuple[Job, Work[Any]]:
@@ -177,6 +180,7 @@ class JobQueue:
             while not self._waiting:
                 self._changed.wait()
             job, work = self._waiting.popleft()
+            self._busy = True
             job.started = time.monotonic()
             job.status = "running"
             return job, work
