@@ -276,6 +276,16 @@ def test_a_link_to_a_finished_run_opens_its_result(app: AppTest) -> None:
     assert "seed 6" in html(again)
 
 
+def test_a_visit_to_ones_own_prompts_shows_the_demo_below_and_says_nothing_of_a_run(app: AppTest) -> None:
+    app.query_params["task"] = "custom"
+    app.run()
+    assert "Stored demo" in html(app)
+    app.button(key="example").click().run()  # now there is something to run
+    assert "Stored demo" in html(app)
+    assert "Run discovery computes it" not in html(app)
+    assert not run_button(app).disabled
+
+
 def test_a_bad_link_is_said_to_be_bad(app: AppTest) -> None:
     app.query_params["seed"] = "<script>"
     app.query_params["<b>"] = "1"

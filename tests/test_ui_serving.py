@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from dsae_core.ui import preloading
 from dsae_core.ui.connections import send_at_once
-from dsae_core.ui.disconnection import SCRIPT
+from dsae_core.ui.disconnection import script
 from dsae_core.ui.theme import NO_SIDEBAR, STYLE
 
 
@@ -109,9 +109,11 @@ def test_a_page_names_scripts_and_has_its_style() -> None:
     assert b"ETag" not in headers
     assert b"rel=modulepreload" in headers[b"link"]
     body = b"".join(message["body"] for message in sent[1:])
-    assert (
-        body == b'<html><head></head><body class="a">' + STYLE.encode() + SCRIPT.encode() + b"<div></div></body></html>"
-    )
+    server = body.split(b'data-server="')[1].split(b'"')[0].decode()
+    assert re.fullmatch(r"\w{16}", server)
+    added = (STYLE + script(server)).encode()
+    assert body == b'<html><head></head><body class="a">' + added + b"<div></div></body></html>"
+    assert f'data-server="{server}"'.encode() not in answered(given, 200, PAGE)[1]["body"]  # of the next server
     assert headers[b"Content-Length"] == str(len(body)).encode()
     assert [message.get("more_body", False) for message in sent[1:]] == [False]
 

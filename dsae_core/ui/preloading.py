@@ -8,6 +8,7 @@ comes as an element of the page comes after the first of them were drawn, which 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterable, MutableMapping
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import streamlit as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dsae_core.ui.disconnection import SCRIPT
+from dsae_core.ui.disconnection import script
 from dsae_core.ui.theme import STYLE
 
 ELEMENTS = (
@@ -73,9 +74,9 @@ def header() -> bytes:
     return ", ".join(links).encode()
 
 
-def completed(page: bytes) -> bytes:
-    """A page with the dashboard's style, and what it says without a server, in front of all that is drawn."""
-    return _BODY.sub(lambda found: found[0] + STYLE.encode() + SCRIPT.encode(), page, count=1)
+def completed(page: bytes, server: str) -> bytes:
+    """A page with the dashboard's style, and what it does without this server, in front of all that is drawn."""
+    return _BODY.sub(lambda found: found[0] + STYLE.encode() + script(server).encode(), page, count=1)
 
 
 class Preloading:
@@ -83,6 +84,7 @@ class Preloading:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._server = secrets.token_hex(8)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -101,7 +103,7 @@ class Preloading:
             elif message["type"] == "http.response.body":
                 body += message.get("body", b"")
                 if not message.get("more_body", False):
-                    whole = completed(body) if body else body  # empty where only the headers were asked for
+                    whole = completed(body, self._server) if body else body  # empty where only the headers were asked for
                     await send({**start, "headers": _headers(start, len(whole) - len(body))})
                     await send({"type": "http.response.body", "body": whole})
 

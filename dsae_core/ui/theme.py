@@ -49,6 +49,12 @@ STYLE = """
 .d-note { font-size: .86rem; color: var(--quiet); margin: .3rem 0 0; max-width: 54rem; }
 .d-note.stale { color: var(--amber); }
 .d-note.first { margin: 0 0 .5rem; max-width: 70rem; text-wrap: pretty; }
+.d-anew { position: fixed; z-index: 1000000; inset: auto 1rem 1rem; margin: auto; max-width: 48rem; padding: .8rem 1rem;
+  display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; justify-content: end; font-size: .9rem;
+  background: var(--panel); border: 1px solid var(--amber); border-radius: 6px; }
+.d-anew span { flex: 1 1 20rem; }
+.d-anew button { font: inherit; font-weight: 600; color: var(--ink); background: none; cursor: pointer;
+  border: 1px solid var(--amber); border-radius: 6px; padding: .15rem .7rem; }
 .d-title { font-size: .95rem; font-weight: 600; line-height: 1.3; }
 .d-swipe { display: none; }
 .d-title span { font-weight: 400; color: var(--quiet); font-size: .84rem; margin-left: .5rem; }

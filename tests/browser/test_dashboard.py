@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect
 from support import (
     RUN_SECONDS,
     click_head,
@@ -128,18 +128,59 @@ def test_every_page_has_its_style_when_it_is_opened_by_its_address(browser: Brow
     page.context.close()
 
 
-def test_a_page_whose_server_was_stopped_says_so_and_works_with_the_next_once_reloaded(browser: Browser) -> None:
+def test_a_page_whose_server_was_stopped_says_so_and_works_with_the_next(browser: Browser) -> None:
     port = free_port()
     with started_server(port=port) as server:
-        page = open_page(browser, server.url)
-    expect(page.get_by_role("dialog", name=disconnection.TITLE)).to_contain_text(disconnection.WORDS, timeout=60_000)
+        page, written = open_page(browser, server.url), browser.new_context().new_page()
+        written.goto(f"{server.url}/?task=custom")
+        written.get_by_role("button", name="Start from an example").click(timeout=60_000)
+        expect(written.get_by_role("button", name="Download CSV")).to_be_visible()
+    page.evaluate("window.old = true")
+    for left in (page, written):
+        said = left.get_by_role("dialog", name=disconnection.TITLE)
+        expect(said).to_contain_text(disconnection.WORDS, timeout=60_000)
     with started_server(port=port):
-        page.reload()
-        page.locator(".d-codes:visible").first.wait_for(timeout=60_000)
+        page.wait_for_function("!window.old", timeout=60_000)  # it loads itself anew
+        works(page)
         expect(page.get_by_role("dialog")).to_have_count(0)
-        before = page.locator(".d-headline").inner_text()
-        page.get_by_role("slider", name="Threshold").press("End")
-        expect(page.locator(".d-headline")).not_to_have_text(before)
+        told = written.get_by_role("alert").filter(has_text=disconnection.ANEW)
+        expect(told).to_be_visible(timeout=60_000)
+        expect(written.get_by_role("dialog")).to_have_count(0, timeout=60_000)
+        told.get_by_role("button", name=disconnection.BUTTON).click()
+        works(written)
+        expect(told).to_have_count(0)
+    for left in (page, written):
+        left.context.close()
+
+
+def works(page: Page, key: str = "End") -> None:
+    """The headline of a page follows the threshold, moved by a key."""
+    page.locator(".d-codes:visible").first.wait_for(timeout=60_000)
+    before = page.locator(".d-headline").inner_text()
+    page.get_by_role("slider", name="Threshold").press(key)
+    expect(page.locator(".d-headline")).not_to_have_text(before)
+
+
+def test_a_page_that_lost_its_connection_to_the_same_server_stays_as_it_is(browser: Browser, url: str) -> None:
+    page = browser.new_context().new_page()
+    connections: list[WebSocketRoute] = []
+
+    def pass_on(connection: WebSocketRoute) -> None:
+        connections.append(connection)
+        connection.connect_to_server()
+
+    page.route_web_socket(re.compile("stream"), pass_on)
+    page.goto(url)
+    works(page)
+    page.evaluate("window.still = true")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    connections[-1].close()
+    page.wait_for_timeout(5000)
+    assert len(connections) > 1
+    assert any(address.rstrip("/") == url for address in asked)  # it did look whether the server is another one
+    assert page.evaluate("window.still")
+    works(page, "Home")
     page.context.close()
 
 

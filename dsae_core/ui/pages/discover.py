@@ -48,12 +48,14 @@ has nothing else to do is done with both sooner without.
 
 def page() -> None:
     """Draw the page: settings in the sidebar, then a run under way, then the result on show."""
-    first_visit = state.request() is None
+    first_visit = state.request() is None and state.shown() is None
     asked_at = threshold_of(st.query_params.to_dict()) if first_visit else None
     with st.sidebar:
         asked = controls.settings()
         _run_button(asked)
         times = st.container()
+    if first_visit and asked is None:
+        state.show_demo()
     if first_visit and asked is not None:
         is_asked = state.first_result(asked, shared_queue())
         if is_asked and asked_at is not None:

@@ -45,8 +45,8 @@ def _table(draft: Draft, model_name: str) -> None:
     st.html(
         '<p class="d-facts">One pair a row: a positive shows the behaviour, its negative is a near-copy on which it '
         "cannot happen. Answer and distractor are optional, and with them a run first checks that the model shows the "
-        "behaviour; write them as they continue the prompt, with the space before: “ Mary”. A block of a spreadsheet "
-        "can be pasted into the first cell.</p>"
+        "behaviour; write them as they continue the prompt, with the space before: “&nbsp;Mary”. A block of a "
+        "spreadsheet can be pasted into the first cell.</p>"
     )
     st.data_editor(
         drafts.base(),
