@@ -103,7 +103,7 @@ class Preloading:
             elif message["type"] == "http.response.body":
                 body += message.get("body", b"")
                 if not message.get("more_body", False):
-                    whole = completed(body, self._server) if body else body  # empty where only the headers were asked for
+                    whole = completed(body, self._server) if body else body  # empty: only the headers were asked for
                     await send({**start, "headers": _headers(start, len(whole) - len(body))})
                     await send({"type": "http.response.body", "body": whole})
 
