@@ -95,6 +95,19 @@ def test_a_link_opens_the_same_run(request_: RunRequest) -> None:
     assert request_.settable()
 
 
+@pytest.mark.parametrize(
+    ("page", "start"),
+    [
+        ("http://127.0.0.1:8501", "http://127.0.0.1:8501/?model="),
+        ("https://host/dsae/compare#a", "https://host/dsae/compare?model="),
+        ("", "?model="),
+        (None, "?model="),
+    ],
+)
+def test_a_link_begins_with_the_page_s_address(page: str | None, start: str) -> None:
+    assert sharing.link(page, RunRequest()).startswith(start)
+
+
 def test_prompts_too_long_for_a_link_are_left_out() -> None:
     generator = torch.Generator().manual_seed(0)
     words = [str(number) for number in torch.randint(0, 10**9, (1200,), generator=generator).tolist()]

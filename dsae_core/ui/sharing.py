@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from dsae_core.circuits import Circuit
 from dsae_core.errors import UserError
@@ -48,9 +48,10 @@ def link(url: str | None, request: RunRequest, threshold: float | None = None) -
         request: the run.
         threshold: to show the result at; None for where it starts.
     """
-    base = (url or "").split("?")[0].split("#")[0]
     shown = {} if threshold is None else {SHOWN_AT: f"{threshold:g}"}
-    return f"{base}?{urlencode({**request.to_query(), **shown})}"
+    parts = urlsplit(url or "")
+    path = parts.path or ("/" if parts.netloc else "")
+    return urlunsplit((parts.scheme, parts.netloc, path, urlencode({**request.to_query(), **shown}), ""))
 
 
 def is_local(url: str | None) -> bool:

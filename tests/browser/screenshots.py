@@ -125,7 +125,7 @@ def attention(page: Page) -> None:
 def share_menu(page: Page) -> None:
     """The Share menu, opened."""
     page.get_by_role("button", name="Share").click()
-    page.get_by_text("repeats this run").wait_for()
+    page.get_by_test_id("stPopoverBody").get_by_text("dsae_core").wait_for()
 
 
 def export_menu(page: Page) -> None:
