@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,3 +134,11 @@ def test_what_is_no_page_stays_as_it_is(kind: bytes, coding: bytes, status: int)
     sent = answered(headers, status, PAGE)
     assert sent[0]["headers"] == headers
     assert [message["body"] for message in sent[1:]] == list(PAGE)
+
+
+def test_drawing_a_page_leaves_the_folders_of_imports_alone() -> None:
+    """An import in another thread would pass over one that moves meanwhile, and find a library missing."""
+    asked = "import sys; from dsae_core.ui.entry import SCRIPT; before = list(sys.path); "
+    asked += "from streamlit.runtime.scriptrunner.exec_code import modified_sys_path as drawing; "
+    asked += "drawing(str(SCRIPT)).__enter__(); print(sys.path == before, SCRIPT.is_file())"
+    assert subprocess.check_output([sys.executable, "-c", asked], text=True).split() == ["True", "True"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import streamlit as st
 from starlette.middleware import Middleware
@@ -17,6 +19,8 @@ from dsae_core.ui.preloading import Preloading
 
 SETTLED = 4.0
 """Seconds that the model's loading leaves to a page that is opened as soon as the server is there."""
+
+SCRIPT = Path(__file__).resolve().parent / "script" / "dashboard.py"
 
 
 @asynccontextmanager
@@ -53,6 +57,15 @@ def _preload() -> None:
     load_ahead()
 
 
-app = st.App(
-    "script/dashboard.py", lifespan=_lifespan, middleware=[Middleware(Preloading)], on_script_error=faults.show
-)
+def _keep_importable(folder: str) -> None:
+    """Have a script's folder among those of imports for good.
+
+    Where it is not, Streamlit puts it in front of them whenever it draws a page, and takes it out after that. An import
+    in another thread, which is going through them, then passes over one, and at times finds a library missing.
+    """
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+_keep_importable(str(SCRIPT.parent))
+app = st.App(SCRIPT, lifespan=_lifespan, middleware=[Middleware(Preloading)], on_script_error=faults.show)
