@@ -20,9 +20,10 @@ from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery, read_discovery
 from dsae_core.settings import METHODS, PositionalSettings
 from dsae_core.ui import library as module
-from dsae_core.ui.library import DamagedError, Library, clean_name, keep, library, parse, parse_named, recall
+from dsae_core.ui.library import DamagedError, Library, keep, library, recall
 from dsae_core.ui.pages import saved
 from dsae_core.ui.request import CUSTOM, RunRequest
+from dsae_core.ui.run_files import MAX_NAME, clean_name, parse_named
 from dsae_core.ui.text import local_time
 
 HOSTILE = "<img src=x onerror=alert(1)> *a* $x$ :red[b]"
@@ -109,7 +110,7 @@ def test_a_deleted_run_is_gone_and_its_number_is_not_given_again(runs: Library) 
 
 def test_names_are_cleaned() -> None:
     assert clean_name(" a\n\tb\x00\x1b[31mc ") == "a b[31mc"
-    assert len(clean_name("x" * 500)) == module.MAX_NAME
+    assert len(clean_name("x" * 500)) == MAX_NAME
     assert clean_name("  ") == ""
 
 
@@ -240,8 +241,8 @@ def test_a_finished_run_is_kept_or_the_page_is_told(monkeypatch: pytest.MonkeyPa
 def test_what_was_saved_can_be_imported(tmp_path: Path) -> None:
     found = run_of(7)
     path = found.save(tmp_path / "run.json")
-    assert parse(path.read_bytes()).to_dict() == read_discovery(path).to_dict()
-    assert parse(b"\xef\xbb\xbf" + path.read_bytes()).to_dict() == found.to_dict()
+    assert parse_named(path.read_bytes())[0].to_dict() == read_discovery(path).to_dict()
+    assert parse_named(b"\xef\xbb\xbf" + path.read_bytes())[0].to_dict() == found.to_dict()
 
 
 def test_a_name_goes_with_the_file(runs: Library, tmp_path: Path) -> None:
@@ -321,7 +322,7 @@ def document(**changes: Any) -> bytes:
 )
 def test_a_file_that_is_no_run_is_refused_in_a_sentence(content: bytes, told: str) -> None:
     with pytest.raises(UserError, match=told) as refused:
-        parse(content)
+        parse_named(content)
     assert str(refused.value).count(".") <= 3
     assert "Traceback" not in str(refused.value)
 
@@ -329,7 +330,7 @@ def test_a_file_that_is_no_run_is_refused_in_a_sentence(content: bytes, told: st
 def test_a_run_that_names_a_model_of_another_shape_is_refused() -> None:
     prompts = {**run_of().to_dict()["prompts"], "task": "ioi"}  # the stored circuit has heads up to layer 29
     with pytest.raises(UserError, match="belongs to another model"):
-        parse(document(prompts=prompts))
+        parse_named(document(prompts=prompts))
 
 
 # --- the page ----------------------------------------------------------------------------------------------
@@ -439,7 +440,7 @@ def test_a_good_file_is_imported_once(app: AppTest) -> None:
 def test_an_imported_file_has_its_name_and_both_times(app: AppTest) -> None:
     upload(app, document(name=f"{HOSTILE}\n" + "x" * 500, provenance={"date": "2026-11-02T23:05:00+00:00"}))
     (entry,) = library().entries()
-    assert len(entry.name) == module.MAX_NAME
+    assert len(entry.name) == MAX_NAME
     assert entry.name.startswith(f"{HOSTILE} xxx")
     assert "<img" not in html(app)
     assert "&lt;img" in html(app)

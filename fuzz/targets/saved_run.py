@@ -11,7 +11,7 @@ import torch
 from dsae_core.errors import UserError
 from dsae_core.prompts import PromptPairs
 from dsae_core.result import Discovery, read_discovery
-from dsae_core.ui import library
+from dsae_core.ui import run_files
 from fuzz.documents import mutate_json
 from fuzz.scratch import scratch_file
 from fuzz.target import Target, require
@@ -52,12 +52,12 @@ def _run(data: bytes) -> None:
     if found is not None:
         _check(found)
     try:
-        shown, name = library.parse_named(data)
+        shown, name = run_files.parse_named(data)
     except UserError:
         return
-    again, same_name = library.parse_named(library.named_json(shown, name))
+    again, same_name = run_files.parse_named(run_files.named_json(shown, name))
     require(again.to_dict() == shown.to_dict(), "upload reads back")
-    require(name == same_name and len(name) <= library.MAX_NAME, "its name is another")
+    require(name == same_name and len(name) <= run_files.MAX_NAME, "its name is another")
 
 
 def _check(found: Discovery) -> None:

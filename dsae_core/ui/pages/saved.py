@@ -11,16 +11,9 @@ import streamlit as st
 from dsae_core.errors import UserError
 from dsae_core.limits import demo_limits
 from dsae_core.ui import routes, state, theme
-from dsae_core.ui.library import (
-    MAX_NAME,
-    DamagedError,
-    Entry,
-    Library,
-    library,
-    parse_named,
-    task_title,
-)
+from dsae_core.ui.library import DamagedError, Entry, Library, library, task_title
 from dsae_core.ui.request import CUSTOM, RunRequest
+from dsae_core.ui.run_files import MAX_NAME, parse_named
 from dsae_core.ui.sharing import file_stem
 from dsae_core.ui.text import escape_html, escape_markdown, local_time, plural, share
 from dsae_core.ui.view import View
