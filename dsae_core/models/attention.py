@@ -16,7 +16,10 @@ Observe = Callable[[int, Tensor, Tensor], None]
 """Called with a layer, its attention weights [B, heads, T, T] and its values [B, key/value heads, T, d]."""
 
 OBSERVER = "dsae_observe_attention"
-"""Attribute of an attention module that is given its weights and values in each forward pass, while it is set."""
+"""Attribute of an attention module that is given its weights and values in each forward pass, while it is set.
+
+A module of our own has it from the start, None, and looks for it by itself.
+"""
 
 _NAME = "dsae_observed"
 
@@ -42,9 +45,7 @@ def observe_attention(model: LanguageModel, observe: Observe) -> Iterator[bool]:
 
 def _switch(model: LanguageModel, modules: list[nn.Module], undo: ExitStack) -> bool:
     """Have the attention modules report; whether they will."""
-    from dsae_core.models.hooked_module import HookedAttention  # transformers takes seconds to import
-
-    if all(isinstance(module, HookedAttention) for module in modules):
+    if all(hasattr(module, OBSERVER) for module in modules):
         return True
     if not all(hasattr(sys.modules[type(module).__module__], "eager_attention_forward") for module in modules):
         return False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
-
-from dsae_core.models.attention import OBSERVER
 
 
 class HookedConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
@@ -100,6 +100,9 @@ class HookedBlock(nn.Module):
 class HookedAttention(nn.Module):
     """Multi-head attention whose output projection reads the heads' z side by side."""
 
+    dsae_observe_attention: Callable[[Tensor, Tensor], None] | None = None
+    """What `dsae_core.models.attention.OBSERVER` names: given weights [B, heads, T, T] and values [B, heads, T, d]."""
+
     def __init__(self, config: HookedConfig) -> None:
         super().__init__()
         self.n_heads: int = config.num_attention_heads
@@ -124,9 +127,8 @@ class HookedAttention(nn.Module):
         # Minus infinity would make the rows of padding NaN, which spreads through 0 * NaN to the tokens after it.
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
         weights = scores.softmax(dim=-1)
-        observe = getattr(self, OBSERVER, None)
-        if observe is not None:
-            observe(weights, v)
+        if self.dsae_observe_attention is not None:
+            self.dsae_observe_attention(weights, v)
         z = weights.to(v.dtype) @ v
         written: Tensor = self.o_proj(z.transpose(1, 2).flatten(-2))
         return written
