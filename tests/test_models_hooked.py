@@ -235,6 +235,15 @@ def test_padding_changes_nothing(folder: Path, positions: str) -> None:
         torch.testing.assert_close(together.logits[row], alone.logits[0], atol=1e-5, rtol=1e-4)
 
 
+def test_attention_and_values_make_up_what_heads_put_out(folder: Path) -> None:
+    model = load_model(str(folder))
+    outputs = collect_head_outputs(model, tokenize(model, PROMPTS), routes=True)
+    assert outputs.routes is not None
+    rebuilt = torch.einsum("lehts,leshd->etlhd", outputs.routes.attention, outputs.routes.values)
+    torch.testing.assert_close(rebuilt, outputs.z, atol=1e-5, rtol=1e-4)
+    assert all(site.block.self_attn.dsae_observe_attention is None for site in model.sites)
+
+
 def test_positions_are_counted_from_the_mask_where_they_are_not_given(folder: Path) -> None:
     model = load_model(str(folder))
     batch = tokenize(model, PROMPTS)
