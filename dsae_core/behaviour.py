@@ -107,4 +107,7 @@ def discover_checked(
 def _remarks(behaviour: Behaviour, n: int) -> tuple[str, ...]:
     if behaviour.shown:
         return ()
-    return (f"The model does not show this behaviour: {behaviour.counts(n)}, so the scores say little.",)
+    what = "The model does not show this behaviour"
+    if behaviour.solved > 0.5:
+        what = "The negatives show this behaviour as much"
+    return (f"{what}: {behaviour.counts(n)}, so the scores say little.",)

@@ -67,6 +67,12 @@ def test_unsolved_pairs_are_scored_with_a_warning_that_stays(
     assert read_discovery(tmp_path / "run.json").warnings == found.warnings
 
 
+def test_negatives_that_are_solved_as_well_are_said_to_be(tiny_model: LanguageModel, done: PromptPairs) -> None:
+    found = discover_checked(tiny_model, done, known=Behaviour(1.0, 1.5, 1.0, 1.0), **QUICK)
+    (warning,) = found.warnings
+    assert warning.startswith("The negatives show this behaviour as much: the answer beats")
+
+
 def test_one_pair_is_counted_in_the_singular() -> None:
     assert Behaviour(1.0, 2.0, 1.0, 0.0).counts(1).endswith("on 1 of 1 positive and on 0 of 1 negative")
 
@@ -117,6 +123,10 @@ def test_a_run_of_own_prompts_is_checked_first(
     steps = progress.steps(Job(status="running", stage="check"), runs.stages_of(asked))
     assert '<span class="done">1 load</span><span class="now">2 check</span>' in steps
     assert progress.STAGE_WORDS["check"]
+    stages = runs.stages_of(asked)
+    done_so_far = [progress.share_done(Job(stage=stage, fraction=0.5), stages) for stage in stages]
+    assert done_so_far == pytest.approx([(i + 0.5) / len(stages) for i in range(len(stages))])
+    assert progress.share_done(Job(stage="download", fraction=0.5), stages) == 0.5
     assert runs.stages_of(RunRequest()) == runs.STAGES
 
 

@@ -94,6 +94,7 @@ def test_discover_warns_of_ones_own_prompts_that_the_model_does_not_solve(  # ty
     assert len(warnings) == (0 if shown else 1)
     assert [line for line in out.splitlines() if line.startswith("Note: ")] == [f"Note: {note}" for note in warnings]
     assert all("does not show this behaviour" in note for note in warnings)
+    assert "With 3 of 5 to 10 prompt pairs chance ranks high." in out
 
 
 def discovery_of(scores: torch.Tensor, method: str) -> Discovery:

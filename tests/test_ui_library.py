@@ -299,6 +299,7 @@ def document(**changes: Any) -> bytes:
         (b'{"schema": 1, "x": NaN}', "not JSON"),
         (b'{"schema": ' + b"1" * 5000 + b"}", "not JSON"),
         (b"[]", "not a saved discovery"),
+        (b'{"schema": 1, "heads": [[0, 1]]}', "This is a circuit alone"),
         (document(schema=2), "not a saved discovery"),
         (document(node_scores=[[1.0]]), "shapes do not fit"),
         (document(codes="x"), "malformed"),

@@ -258,6 +258,7 @@ def test_the_link_holds_the_settings(app: AppTest) -> None:
     assert app.radio(key="set_method").value == "paper"
     assert app.number_input(key="set_paper_l1").value == 0.05
     assert "Settings changed since this run" in html(app)  # the demo has others
+    assert "to compute it here" not in html(app)
     app.number_input(key="set_seed").set_value(5).run()
     assert app.query_params["seed"] == "5"
     assert app.query_params["l1"] == "0.05"
@@ -274,6 +275,10 @@ def test_a_link_to_a_finished_run_opens_its_result(app: AppTest) -> None:
     again.run()
     assert "Stored demo" not in html(again)
     assert "seed 6" in html(again)
+    assert app.session_state["shown"].asked_for
+    assert not again.session_state["shown"].asked_for  # its visitor may not know what a result is
+    again.button(key="show_demo").click().run()
+    assert "Stored demo" in html(again)
 
 
 def test_a_visit_to_ones_own_prompts_shows_the_demo_below_and_says_nothing_of_a_run(app: AppTest) -> None:
@@ -657,8 +662,20 @@ def test_the_prompts_on_show_can_be_edited(app: AppTest, model: Model) -> None:
     app.button(key="clear_draft").click().run()
     assert run_button(app).disabled
     app.button(key="example").click().run()
-    assert len(app.session_state["draft_now"]) == 2
+    assert len(app.session_state["draft_now"]) == 6
     assert not run_button(app).disabled
+
+
+@pytest.mark.parametrize("before", [None, 7])
+def test_own_prompts_leave_a_task_its_number_of_examples(app: AppTest, before: int | None) -> None:
+    app.run()
+    if before is not None:
+        app.slider(key="set_examples").set_value(before).run()
+    stood = app.slider(key="set_examples").value
+    app.selectbox(key="set_task").select("custom").run()
+    app.button(key="example").click().run()
+    app.selectbox(key="set_task").select("ioi").run()
+    assert app.slider(key="set_examples").value == stood != 6
 
 
 def test_a_table_that_is_not_complete_says_what_it_lacks(app: AppTest) -> None:
@@ -680,7 +697,7 @@ def test_own_prompts_stay_while_another_task_is_chosen(app: AppTest) -> None:
     app.button(key="example").click().run()
     app.selectbox(key="set_task").select("ioi").run()
     app.selectbox(key="set_task").select("custom").run()
-    assert len(app.session_state["draft_now"]) == 2
+    assert len(app.session_state["draft_now"]) == 6
     assert not run_button(app).disabled
 
 
@@ -688,7 +705,7 @@ def test_a_run_is_told_what_the_check_found_of_the_same_prompts(
     app: AppTest, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Behaviour(1.0, 0.0, 1.0, 0.0)
-    words = (NextToken("x", 0.5),) * 2
+    words = (NextToken("x", 0.5),) * 6
     monkeypatch.setattr(probes, "check_work", lambda *_: lambda report: probes.PromptCheck(found, words, words))
     app.run()
     app.selectbox(key="set_task").select("custom").run()
@@ -709,7 +726,7 @@ def test_a_run_is_told_what_the_check_found_of_the_same_prompts(
 
 
 def own_prompts(page: AppTest, model: str) -> AppTest:
-    """The page with the example's two pairs in the editor, for a model that is not loaded."""
+    """The page with the example's pairs in the editor, for a model that is not loaded."""
     page.query_params["task"], page.query_params["model"] = "custom", model
     page.run()
     page.button(key="example").click().run()
@@ -725,8 +742,8 @@ def test_own_prompts_are_cut_into_tokens_before_the_model_is_loaded(app: AppTest
         assert time.monotonic() < end, "the tokenizer did not come"
         time.sleep(0.1)
         app.run()
-    assert "All 2 rows align token by token" in html(app)
-    assert html(app).count("d-chip differs") == 4
+    assert "All 6 rows align token by token" in html(app)
+    assert html(app).count("d-chip differs") == 12
     assert "shows here once it is loaded" not in html(app)
     assert runs.model_at_hand(folder) is None
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from dsae_core.result import Discovery
 
 
+FEW_PAIRS = 5
+"""With fewer, the reader of a ranking is told to give more."""
+
 _SETTINGS = " ".join(f"{name} has {', '.join(f.name for f in fields(cls))}." for name, cls in METHODS.items())
 
 
@@ -76,6 +79,8 @@ def discover(
     circuit = found.circuit(top_k=top_k) if rate is None else found.circuit(rate=rate)
     metrics = _metrics(found, circuit, _stored_truth(found) if given is None else given)
     _print_discovery(found, circuit, metrics)
+    if len(pairs) < FEW_PAIRS:
+        typer.echo(f"With {len(pairs)} of 5 to 10 prompt pairs chance ranks high.")
     if json_file is not None:
         document = {**found.to_dict(), "circuit": [list(head) for head in circuit.heads], "metrics": metrics}
         write_atomic(json_file, json.dumps(document, separators=(",", ":")) + "\n")

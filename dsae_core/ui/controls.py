@@ -31,6 +31,9 @@ METHOD_HELP = {
 }
 
 
+_DRAWN = "examples_drawn"
+"""How many prompt pairs of a task were asked for last."""
+
 LABELS = {"threshold": "Code threshold"}
 """Of settings whose names alone would be mistaken for something else on the page."""
 
@@ -132,13 +135,16 @@ def _task(kept: RunRequest) -> str:
 
 def _examples(kept: RunRequest) -> int:
     most = max_examples()
+    # Somebody's own prompts are as many as they are; a task has as many as it had before them.
+    first = st.session_state.get(_DRAWN, RunRequest().examples) if kept.task == CUSTOM else kept.examples
     examples = st.slider(
         "Examples",
         1,
         most,
-        key=seeded("set_examples", min(max(kept.examples, 1), most)),
+        key=seeded("set_examples", min(max(first, 1), most)),
         help="Prompt pairs drawn: so many positives, and as many matched negatives. 5 to 10 are enough to start.",
     )
+    st.session_state[_DRAWN] = int(examples)
     _edit_button()
     return int(examples)
 

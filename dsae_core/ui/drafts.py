@@ -17,17 +17,22 @@ from dsae_core.prompts import Metric, PromptPairs
 
 COLUMNS = ("positive", "negative", "answer", "distractor")
 _BASE, _NOW, _VERSION, _METRIC = "draft_base", "draft_now", "draft_version", "draft_metric"
+_EXAMPLE = (
+    ("When Mary and John went to the store, {} gave a drink to", "Mary", "John", "Anna"),
+    ("When Tom and James went to the park, {} gave a ring to", "Tom", "James", "Mark"),
+    ("When Sarah and Paul met at the station, {} handed a ticket to", "Paul", "Sarah", "Lisa"),
+    ("After Emma and David left the office, {} sent a letter to", "David", "Emma", "Kate"),
+    ("While Alice and Peter were at the market, {} offered a book to", "Peter", "Alice", "Jane"),
+    ("When Simon and Laura walked to the garden, {} gave a flower to", "Simon", "Laura", "Ruth"),
+)
+"""A sentence, who is the answer, who is named twice, and who takes the second place on the negative. The answer comes
+first in one half and second in the other: a model that likes first names better then solves half of the negatives."""
+
 EXAMPLE = PromptPairs(
-    positive=(
-        "When Mary and John went to the store, John gave a drink to",
-        "When Tom and James went to the park, James gave a ring to",
-    ),
-    negative=(
-        "When Mary and John went to the store, Anna gave a drink to",
-        "When Tom and James went to the park, Mark gave a ring to",
-    ),
-    answer=((" Mary",), (" Tom",)),
-    distractor=((" John",), (" James",)),
+    positive=tuple(sentence.format(named) for sentence, _, named, _ in _EXAMPLE),
+    negative=tuple(sentence.format(other) for sentence, _, _, other in _EXAMPLE),
+    answer=tuple((f" {answer}",) for _, answer, _, _ in _EXAMPLE),
+    distractor=tuple((f" {named}",) for _, _, named, _ in _EXAMPLE),
 )
 
 

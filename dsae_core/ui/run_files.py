@@ -41,6 +41,8 @@ def parse_named(content: bytes) -> tuple[Discovery, str]:
         raise UserError(
             "The file is not JSON; choose one that Export, Discovery.save or dsae discover --json wrote."
         ) from error
+    if isinstance(data, dict) and "heads" in data and "node_scores" not in data:
+        raise UserError("This is a circuit alone; choose a file of Export, Discovery (JSON): it has the scores, too.")
     found = Discovery.from_dict(data)
     check(found)
     try:

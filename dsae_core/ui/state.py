@@ -38,12 +38,14 @@ class Shown:
         view: the discovery and the circuit it is compared with.
         request: the settings it was made with.
         stored: whether it is the stored demo.
+        asked_for: whether it was run or opened in this visit, and did not just stand there.
         key: tells this result's widgets from an earlier result's.
     """
 
     view: View
     request: RunRequest
     stored: bool
+    asked_for: bool
     key: str
 
 
@@ -78,12 +80,12 @@ def shown() -> Shown | None:
     return found
 
 
-def show(view: View, *, stored: bool = False) -> None:
+def show(view: View, *, stored: bool = False, asked_for: bool = False) -> None:
     """Put a result on the page and select its best head; what was asked about the last one is dropped."""
     _drop_sides()
     number = st.session_state.get("results_shown", 0) + 1
     st.session_state["results_shown"] = number
-    st.session_state[_SHOWN] = Shown(view, RunRequest.of(view.discovery), stored, f"result{number}")
+    st.session_state[_SHOWN] = Shown(view, RunRequest.of(view.discovery), stored, asked_for, f"result{number}")
     st.session_state[_HEAD] = view.best
 
 
@@ -168,7 +170,7 @@ def take_finished() -> bool:
         say("note", "The run was cancelled; nothing of it was kept.")
     elif ended.result is not None:
         try:
-            show(View.of(ended.result))
+            show(View.of(ended.result), asked_for=True)
             if problem := library.keep(ended.result):
                 say("note", problem)
         except UserError as error:

@@ -116,7 +116,8 @@ def test_the_runs_page_sends_a_run_to_compare(browser: Browser, url: str) -> Non
     first = page.locator("[class*='st-key-run_row_']").filter(has_text="run 1")
     first.get_by_role("button", name="More").click(timeout=90_000)
     page.get_by_role("button", name="Compare with another").click()
-    expect(page.locator(".d-eyebrow")).to_contain_text("A: Indirect object (IOI), positional, seed 1", timeout=20_000)
+    described = "A: <b>run 1</b>, Indirect object (IOI), positional, seed 1"
+    expect(page.locator(".d-eyebrow")).to_contain_text(described, timeout=20_000)
     page.context.close()
 
 

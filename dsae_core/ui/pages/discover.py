@@ -53,13 +53,15 @@ def page() -> None:
     with st.sidebar:
         asked = controls.settings()
         _run_button(asked)
-        times = st.container()
+        back, times = st.container(), st.container()
     if first_visit and asked is None:
         state.show_demo()
     if first_visit and asked is not None:
         is_asked = state.first_result(asked, shared_queue())
         if is_asked and asked_at is not None:
             state.show_at(asked_at)
+    with back:
+        _demo_button()
     with st.container():  # one place for what comes and goes: a chart that moves down a place is drawn anew
         if state.job() is not None:
             progress.running()
@@ -111,8 +113,11 @@ def _run_button(asked: RunRequest | None) -> None:
         job = state.start(shared_queue(), asked, known_behaviour(asked))
         bring_into_sight(f"run {job.number}")
         st.rerun()
+
+
+def _demo_button() -> None:
     shown = state.shown()
-    if shown is not None and not shown.stored and not waiting and stored_demo() is not None:
+    if shown is not None and not shown.stored and state.job() is None and stored_demo() is not None:
         st.button(
             "Show the stored demo",
             type="tertiary",
@@ -147,7 +152,8 @@ def _result(shown: Shown) -> None:
     dial = seeded(f"{key}_threshold", view.start)
     threshold = float(st.session_state[dial])
     with st.container():
-        header.headline(view, threshold, stored=shown.stored)
+        asked = state.request() in (None, shown.request)
+        header.headline(view, threshold, introduced=not shown.asked_for, following=shown.stored and asked)
     limit = _dials(shown, dial)
     header.legend(view, threshold)
     _let_words_be_painted(key, threshold)

@@ -298,7 +298,7 @@ def _open(number: int) -> None:
     """Put a run on Discover and its settings into the sidebar, where they can be set there."""
     try:
         found = library().load(number)
-        state.show(View.of(found))
+        state.show(View.of(found), asked_for=True)
     except UserError as error:
         st.session_state[_PROBLEM] = str(error)
         st.rerun()

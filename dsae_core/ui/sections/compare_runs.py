@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 
 import pandas as pd
@@ -60,7 +60,8 @@ def runs() -> None:
         return
     if first == second:
         st.html('<p class="d-note stale">This is one run twice; choose another for B.</p>')
-    _difference(difference, f"{first}_{second}")
+    names = {entry.id: entry.name for entry in entries}
+    _difference(difference, f"{first}_{second}", [names.get(number, "the stored demo") for number in (first, second)])
 
 
 def _too_few(n: int) -> None:
@@ -140,12 +141,13 @@ def difference_sentence(found: Difference) -> str:
     return f"A finds {plural(both + first, 'head')}, B finds {both + second}; {both} of them {verb} the same."
 
 
-def _difference(found: Difference, key: str) -> None:
+def _difference(found: Difference, key: str, names: Sequence[str]) -> None:
+    """How two runs differ; `names` are those that somebody gave them, "" where nobody did."""
     said = comparison.same_question(found.first, found.second)
     note = f'<p class="d-note stale">{escape_html(said)}</p>' if said else ""
-    names = f"A: {_described(found.first)} — B: {_described(found.second)}"
+    described = [_described(view, name) for view, name in zip((found.first, found.second), names, strict=True)]
     st.html(
-        f'<div class="d-eyebrow"><span>{escape_html(names)}</span></div>'
+        f'<div class="d-eyebrow"><span>{escape_html(f"A: {described[0]} — B: {described[1]}")}</span></div>'
         f'<h1 class="d-headline">{escape_html(difference_sentence(found))}</h1>{note}'
     )
     _figures(found)
@@ -160,10 +162,10 @@ def _difference(found: Difference, key: str) -> None:
     if said := marked(found.first, found.second):
         legend(said)
     columns = st.columns(2, gap="large")
-    for column, name, view in zip(columns, "AB", (found.first, found.second), strict=True):
+    for column, side, view, words in zip(columns, "AB", (found.first, found.second), described, strict=True):
         line = Line(view.discovery.task, view.discovery.node_scores, 0.0)
         with column:
-            _run_heatmap(name, view, comparison.heads(line, view.truth), f"compare_{name}_{key}")
+            _run_heatmap(side, words, comparison.heads(line, view.truth), f"compare_{side}_{key}")
     left, right = st.columns(2, gap="large")
     with left:
         chart(
@@ -189,10 +191,10 @@ def marked(first: View, second: View) -> str:
     return "each run's best heads, as many as its circuit has" if sizes else ""
 
 
-def _run_heatmap(name: str, view: View, heads: pd.DataFrame, key: str) -> None:
+def _run_heatmap(side: str, words: str, heads: pd.DataFrame, key: str) -> None:
     chart(
-        f"Run {name}",
-        f"{_described(view)}; shaded by rank",
+        f"Run {side}",
+        f"{words}; shaded by rank",
         charts.small_heatmap(heads, "rank"),
         lambda: heads,
         key=key,
@@ -200,12 +202,13 @@ def _run_heatmap(name: str, view: View, heads: pd.DataFrame, key: str) -> None:
     )
 
 
-def _described(view: View) -> str:
-    """Task, settings and prompts; the last part tells runs of one task apart."""
+def _described(view: View, name: str) -> str:
+    """A run's name where it has one, task, settings and prompts; the last part tells runs of one task apart."""
     found, request = view.discovery, RunRequest.of(view.discovery)
     options = "".join(f", {name} {value}" for name, value in request.options)
     prompts = f"{found.n_positive} + {found.codes.shape[0] - found.n_positive} prompts"
-    return f"{task_title(found.task)}, {request.method}, seed {request.seed}, {prompts}{options}"
+    named = f"{name}, " if name else ""
+    return f"{named}{task_title(found.task)}, {request.method}, seed {request.seed}, {prompts}{options}"
 
 
 def _figures(found: Difference) -> None:

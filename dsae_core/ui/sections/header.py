@@ -260,13 +260,20 @@ def doubt(view: View, threshold: float) -> str:
     return ""
 
 
-def headline(view: View, threshold: float, *, stored: bool = False) -> None:
-    """The sentence, what warns of it, what it rests on; for the stored demo what it is and what to do next."""
+def headline(view: View, threshold: float, *, introduced: bool = False, following: bool = False) -> None:
+    """The sentence, what warns of it, what it rests on.
+
+    Args:
+        view: the result.
+        threshold: that of the page.
+        introduced: whether to say what the tool does, for somebody who has not run it yet.
+        following: whether to say what to do after the stored demo.
+    """
     found = view.discovery
     warnings = [*found.warnings, *notes_of(found.model_name), *filter(None, [doubt(view, threshold)])]
     notes = [(f"△ {warning}", "d-note stale") for warning in dict.fromkeys(warnings)]
-    notes += [(note, "d-note") for note in (_basis(view), NEXT if stored else "", _visit())]
-    first = introduction(view) if stored else ""
+    notes += [(note, "d-note") for note in (_basis(view), NEXT if following else "", _visit())]
+    first = introduction(view) if introduced else ""
     before = f'<p class="d-note first">{escape_html(first)}</p>' if first else ""
     text = "".join(f'<p class="{kind}">{escape_html(note)}</p>' for note, kind in notes if note)
     st.html(f'{before}<h1 class="d-headline">{escape_html(sentence(view, threshold))}</h1>{text}')

@@ -142,7 +142,8 @@ def change_is_none(found: PatchEffect) -> bool:
 def patch_sentence(found: PatchEffect, head: Head, metric: str) -> str:
     """What patching did, in plain words, with its interval."""
     name, share = head_name(*head), 100 * found.effect
-    low, high = (signed(100 * end, 0) for end in (found.low, found.high))
+    ends = (found.low, found.high) if found.effect >= 0 else (-found.high, -found.low)
+    low, high = (signed(100 * end, 0) for end in ends)
     interval = f"95 % bootstrap interval {low} to {high} %, {found.pairs} pairs"
     change = f"from {decimal(found.metric_positive, 2)} to {decimal(found.metric_patched, 2)}"
     if found.pairs == 1:

@@ -64,7 +64,9 @@ def _running(waited: bool, previewed: bool) -> None:
     if not previewed and state.preview() is not None:
         st.rerun()  # the page shows it in the place of the scores
     with st.container(border=True):
-        _bar(job, shared_queue(), "cancel", "End this run; the result below stays.", steps(job, state.stages()))
+        stages = state.stages()
+        done = share_done(job, stages)
+        _bar(job, shared_queue(), "cancel", "End this run; the result below stays.", done, steps(job, stages))
 
 
 def side(name: str, about: Hashable) -> None:
@@ -78,7 +80,7 @@ def _side(name: str, about: Hashable, waited: bool) -> None:
     if job is None or job.over or (waited and not waits(job)):
         st.rerun()
     with st.container(border=True):
-        _bar(job, shared_queue(), f"cancel_{name}", "End this; what stands on the page stays.")
+        _bar(job, shared_queue(), f"cancel_{name}", "End this; what stands on the page stays.", job.fraction)
 
 
 def waits(job: Job | None) -> bool:
@@ -86,11 +88,11 @@ def waits(job: Job | None) -> bool:
     return job is not None and not job.over and shared_queue().look(job) > 0
 
 
-def _bar(job: Job, queue: JobQueue, key: str, cancel_help: str, below: str = "") -> None:
+def _bar(job: Job, queue: JobQueue, key: str, cancel_help: str, done: float, below: str = "") -> None:
     """How far a job is, and the button that ends it."""
     bar, button = st.columns([6, 1], vertical_alignment="center")
     with bar:
-        st.progress(job.fraction, text=escape_markdown(status_line(job, queue.look(job))))
+        st.progress(done, text=escape_markdown(status_line(job, queue.look(job))))
         if below:
             st.html(f'<div class="d-steps">{below}</div>')
     button.button(
@@ -114,6 +116,13 @@ def status_line(job: Job, ahead: int) -> str:
     return f"{stage[:1].upper()}{stage[1:]} · {seconds(job.elapsed)}"
 
 
+def share_done(job: Job, stages: Sequence[str]) -> float:
+    """How far a run is through its stages, each as long as any other; a fetch before them counts by itself."""
+    if job.stage not in stages:
+        return job.fraction
+    return (stages.index(job.stage) + job.fraction) / len(stages)
+
+
 def steps(job: Job, stages: Sequence[str]) -> str:
     """All stages in order, those done and the present one marked; as HTML."""
     at = stages.index(job.stage) if job.stage in stages else 0
@@ -132,5 +141,5 @@ def stage_times(timings: Mapping[str, float]) -> None:
         f"<span>{seconds(value)}</span>"
         for name, value in timings.items()
     )
-    total = f"<b>in all</b><span></span><b>{seconds(sum(timings.values()))}</b>"
+    total = f"<b>this result</b><span></span><b>{seconds(sum(timings.values()))}</b>"
     st.html(f'<div class="d-times">{total}<div class="rule"></div>{rows}</div>')
