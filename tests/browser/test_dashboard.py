@@ -184,6 +184,16 @@ def test_a_page_that_lost_its_connection_to_the_same_server_stays_as_it_is(brows
     page.context.close()
 
 
+def test_a_chart_of_heads_leads_to_the_selected_one(page: Page) -> None:
+    details = page.get_by_role("heading", name=re.compile(r"^Head \d+\.\d+$"))
+    for key in ("heatmap", "circuit"):
+        expect(details).not_to_be_in_viewport()
+        name = details.inner_text()
+        page.get_by_role("link", name=f"{name} ↓").nth(("heatmap", "circuit").index(key)).click()
+        expect(details).to_be_in_viewport()
+        page.get_by_test_id("stMain").evaluate("main => main.scrollTo({top: 0})")
+
+
 def lies_within(box: Locator, inner: Locator) -> bool:
     """Whether something lies between a box's left and right side."""
     outside, inside = box.bounding_box(), inner.bounding_box()

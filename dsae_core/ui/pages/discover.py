@@ -170,6 +170,7 @@ def _result(shown: Shown) -> None:
             lambda: heads,
             key="heatmap",
             layers=grid.n_layers,
+            leads=True,
         )
     _let_the_first_chart_be_drawn()
     edges = view.edges(threshold, limit)
@@ -180,6 +181,7 @@ def _result(shown: Shown) -> None:
         lambda: edges,
         key="circuit",
         layers=grid.n_layers,
+        leads=True,
     )
     _curves(shown, grid, heads, threshold)
     inspector(shown, grid)

@@ -25,6 +25,7 @@ def chart(
     *,
     key: str,
     layers: int | None = None,
+    leads: bool = False,
     width: int = sharing.NARROW,
 ) -> None:
     """Draw a chart under its title.
@@ -37,10 +38,12 @@ def chart(
         key: tells it from the page's other charts; also the files' name.
         layers: of a chart of heads, how many lie along its width. A click on a head selects it everywhere; such a chart
             is wide, and where the page is narrow it scrolls to the selected head.
+        leads: whether a link leads to that head's details, which are further down.
         width: of a picture of it, in pixels.
     """
     wide = layers is not None
-    _chart_heading(title, subtitle, data, drawing, key, sharing.WIDE if wide else width, swipes=wide)
+    to = head_name(*selected_head()) if leads else ""
+    _chart_heading(title, subtitle, data, drawing, key, sharing.WIDE if wide else width, swipes=wide, to=to)
     spec = {**drawing.spec, "datasets": dict(drawing.data), "description": f"{title}. {subtitle}"}
     spec["config"] = {**spec.get("config", {}), "axis": WORDS, "legend": WORDS}
     if layers is None:
@@ -69,12 +72,13 @@ def _chart_heading(
     width: int,
     *,
     swipes: bool,
+    to: str,
 ) -> None:
     """A title with a menu that saves the chart below it, as data or as a picture.
 
     What is in the menu is drawn when it is opened, and only that: the page is sent a closed menu alone.
     """
-    with _title_row(title, subtitle, swipes=swipes):
+    with _title_row(title, subtitle, swipes=swipes, to=to):
         menu = st.popover(
             "Save",
             key=f"{key}_save",
@@ -91,9 +95,13 @@ def _chart_heading(
                 picture_buttons(lambda: drawing, title, subtitle, key, mode=mode, width=width, key=key)
 
 
-def _title_row(title: str, subtitle: str, *, swipes: bool = False) -> DeltaGenerator:
-    """A title, and room beside it; on a phone it says where what is below has to be moved sideways."""
+def _title_row(title: str, subtitle: str, *, swipes: bool = False, to: str = "") -> DeltaGenerator:
+    """A title, and room beside it; on a phone it says where what is below has to be moved sideways.
+
+    `to` is the head whose details a link leads to, "" for no link.
+    """
     more = '<em class="d-swipe">; swipe for other layers</em>' if swipes else ""
+    more += f' <a class="d-jump" href="#selected-head">Head {escape_html(to)} ↓</a>' if to else ""
     row = st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="small")
     row.html(f'<div class="d-title">{escape_html(title)}<span>{escape_html(subtitle)}{more}</span></div>')
     return row

@@ -31,7 +31,7 @@ METRIC_WORDS = {"logit_difference": "logit difference", "probability_difference"
 def inspector(shown: Shown, grid: Grid) -> None:
     """Draw the inspector for the selected head."""
     view, key, head = shown.view, shown.key, state.selected_head()
-    st.html(f'<h2 class="d-section">Head {head_name(*head)}</h2>')
+    st.html(f'<h2 class="d-section" id="selected-head">Head {head_name(*head)}</h2>')
     text, controls = st.columns([5, 3], vertical_alignment="top", gap="large")
     with text:
         missing = lacking(view, answers=True, aligned=True)
