@@ -434,7 +434,7 @@ def test_a_good_file_is_imported_once(app: AppTest) -> None:
     assert "was imported" in html(app)
     assert "Imported</span>" in html(app)
     upload(app, document())
-    assert "is in the library already" in html(app)
+    assert "was in the library already and is its latest now" in html(app)
     assert library().count() == 1
 
 

@@ -340,6 +340,8 @@ def _take_in(key: str) -> None:
         number, new = runs.keep(found, name=name, imported=True)
         entry = runs.entry(number)
         title = entry.title if entry else file.name
-        st.session_state[_SAID] = f"“{title}” {'was imported' if new else 'is in the library already'}."
+        st.session_state[_SAID] = (
+            f"“{title}” {'was imported' if new else 'was in the library already and is its latest now'}."
+        )
     except UserError as error:
         st.session_state[_PROBLEM] = f"{file.name} was not imported. {error}"

@@ -317,9 +317,9 @@ def figures(view: View, threshold: float) -> None:
     if estimated is not None:
         why = (
             "Estimated share of the found heads that score as ordinary heads do, judged by all scores and no circuit: "
-            "their false discovery rate"
+            "their false discovery rate (FDR)"
         )
-        values.append(("ordinary (est.)", rate(estimated), why))
+        values.append(("FDR (est.)", rate(estimated), why))
     confusion, evaluation = view.confusion(threshold), view.evaluation
     if confusion is not None and evaluation is not None:
         values += [

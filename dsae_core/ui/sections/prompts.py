@@ -20,7 +20,8 @@ def prompts_and_codes(view: View, head: Head, key: str) -> None:
             "those that no negative has"
             if view.pooled
             else "shaded, darker where more active: no negative has them at the same position"
-        ),
+        )
+        + ". Numbers name them as in the code table; the activation is the strongest one's",
         lambda: codes_frame(view, head),
         f"{key}_codes",
     )

@@ -74,7 +74,7 @@ def _method(view: View) -> str:
     return (
         "First all heads outside the circuit write what they write on the negative, then all heads inside it, and "
         f"what is left of {left} is measured: 100 % is the whole model, 0 % all heads replaced. Random circuits of the "
-        "same size show what chance would do."
+        "same size show what chance would do. It takes up to a few minutes, and can be cancelled."
     )
 
 
