@@ -96,7 +96,7 @@ def test_a_hostile_link_is_read_as_text(text: str, page: Page, url: str) -> None
 
 def test_hostile_files_are_read_as_text(page: Page, url: str) -> None:
     page.goto(f"{url}/?task=custom")
-    page.get_by_role("heading", name="No result yet.").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Start from an example").wait_for(timeout=60_000)
     upload = page.locator("input[type=file]")
     for text in HOSTILE:
         cell = '"' + text.replace('"', '""') + '"'
