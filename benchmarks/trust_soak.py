@@ -251,7 +251,7 @@ async def upload(visit: Visit) -> None:
     """Upload prompts and run them."""
     page, rng = visit.page, visit.rng
     await page.goto(f"{visit.url}?task=custom")
-    await page.locator(HEADLINE, has_text="No result yet.").wait_for(timeout=90_000)
+    await page.get_by_role("button", name="Start from an example").wait_for(timeout=90_000)
     await settled(page)
     rows = []
     for _ in range(rng.randint(2, 4)):

@@ -292,7 +292,7 @@ def test_a_gpu_that_fails_under_a_page(
         return ASKED[asked](found, solved_pairs)(lambda stage, share: told.append(stage))
 
     expected = work()
-    header.headline(View.of(found), 1.0, stored=False)
+    header.headline(View.of(found), 1.0)
     assert "failed" not in texts[-1]
     only = asked == "direct effect"  # it takes one pass
     raised = fail_once(tiny_model, failure, monkeypatch, at=1 if only else 2)
@@ -303,6 +303,6 @@ def test_a_gpu_that_fails_under_a_page(
     served = shelf.peek(tiny_model.name)
     assert served is not None
     assert served.device.type == "cpu"
-    header.headline(View.of(found), 1.0, stored=False)
+    header.headline(View.of(found), 1.0)
     assert texts[-1].count("The device cuda failed") == 1
     assert repr(work()) == repr(expected)  # and nothing fails any more

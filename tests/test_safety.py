@@ -260,6 +260,8 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(write: Callable[[Path], P
 
 TAGS = set("p div span b i em br h1 h2 table thead tbody tr th td style".split())
 ATTRIBUTES = {"class", "title", "style", "role", "tabindex", "data-help"}
+OWN_LINK = [("a", {"class": "d-jump", "href": "#selected-head"}), ("h2", {"class": "d-section", "id": "selected-head"})]
+"""The one link of a page, within itself, and where it leads; no other has an address or a name."""
 
 
 class Seen(HTMLParser):
@@ -274,6 +276,8 @@ class Seen(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if (tag, dict(attrs)) in OWN_LINK:
+            return
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
 
