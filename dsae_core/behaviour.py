@@ -37,9 +37,14 @@ class Behaviour:
     solved_negative: float
 
     @property
+    def mostly_solved(self) -> bool:
+        """Whether most positives are solved."""
+        return self.solved > 0.5
+
+    @property
     def shown(self) -> bool:
         """Whether there is a behaviour to look for: most positives are solved, and more of them than negatives."""
-        return self.solved > 0.5 and self.solved > self.solved_negative and self.positive > self.negative
+        return self.mostly_solved and self.solved > self.solved_negative and self.positive > self.negative
 
     def counts(self, n: int) -> str:
         """On how many of n pairs' prompts the answer beats the distractor, in words."""
@@ -107,7 +112,6 @@ def discover_checked(
 def _remarks(behaviour: Behaviour, n: int) -> tuple[str, ...]:
     if behaviour.shown:
         return ()
-    what = "The model does not show this behaviour"
-    if behaviour.solved > 0.5:
-        what = "The negatives show this behaviour as much"
+    negatives, model = "The negatives show this behaviour as much", "The model does not show this behaviour"
+    what = negatives if behaviour.mostly_solved else model
     return (f"{what}: {behaviour.counts(n)}, so the scores say little.",)

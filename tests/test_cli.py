@@ -97,6 +97,15 @@ def test_discover_warns_of_ones_own_prompts_that_the_model_does_not_solve(  # ty
     assert "With 3 of 5 to 10 prompt pairs chance ranks high." in out
 
 
+@pytest.mark.parametrize("n", [4, 5])
+def test_discover_asks_for_more_pairs_where_there_are_few(run, prompts: str, n: int) -> None:  # type: ignore[no-untyped-def]
+    path = Path(prompts)
+    path.write_text("positive,negative\n" + "".join(f"a b {i},a c {i}\n" for i in range(n)))
+    code, out, _ = run("discover", "--prompts", prompts, "--set", "epochs=3")
+    assert code == 0
+    assert ("chance ranks high" in out) == (n < 5)
+
+
 def discovery_of(scores: torch.Tensor, method: str) -> Discovery:
     """A discovery with these scores and nothing else."""
     return Discovery(

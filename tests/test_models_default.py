@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dsae_core.behaviour import measure_behaviour
 from dsae_core.models import (
     LanguageModel,
     available_models,
@@ -14,6 +15,7 @@ from dsae_core.models import (
     output_weights,
     tokenize,
 )
+from dsae_core.ui.drafts import EXAMPLE
 
 pytestmark = pytest.mark.model
 PROMPT = "When Mary and John went to the store, John gave a drink to"
@@ -63,3 +65,9 @@ def residual_around_attention(model: LanguageModel, ids: Tensor, mask: Tensor) -
     for handle in handles:
         handle.remove()
     return torch.stack([seen[pair[0]] for pair in norms]), torch.stack([seen[pair[1]] for pair in norms])
+
+
+def test_it_shows_the_behaviour_of_the_editor_s_example(smollm2: LanguageModel) -> None:
+    assert measure_behaviour(smollm2, EXAMPLE).shown
+    lengths = tokenize(smollm2, [*EXAMPLE.positive, *EXAMPLE.negative]).mask.sum(dim=1)
+    assert torch.equal(lengths[: len(EXAMPLE)], lengths[len(EXAMPLE) :])

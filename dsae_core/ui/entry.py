@@ -21,6 +21,7 @@ SETTLED = 4.0
 """Seconds that the model's loading leaves to a page that is opened as soon as the server is there."""
 
 SCRIPT = Path(__file__).resolve().parent / "script" / "dashboard.py"
+"""What Streamlit runs at every interaction."""
 
 
 @asynccontextmanager

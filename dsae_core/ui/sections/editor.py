@@ -170,7 +170,7 @@ def _means(b: Behaviour, pairs: PromptPairs) -> str:
 def _verdict(b: Behaviour) -> str:
     if b.shown:
         return "there is a behaviour to look for."
-    if b.solved <= 0.5:
+    if not b.mostly_solved:
         return (
             "the model does not show this behaviour, so scores would say little. Try other prompts or a larger model."
         )
