@@ -333,15 +333,23 @@ def test_moving_the_threshold_leaves_the_specification_alone(view: View) -> None
     for draw in (
         lambda t: heatmap(grid, view.at(t), (1, 0)),
         lambda t: circuit_graph(grid, view.at(t), view.edges(t, 9), (1, 0)),
-        lambda t: ranked_scores(grid, view.at(t), t),
+        lambda t: ranked_scores(grid, view.at(t), t, (1, 0)),
     ):
         assert draw(0.5).spec == draw(2.0).spec
         assert any(not draw(0.5).data[name].equals(frame) for name, frame in draw(2.0).data.items())
 
 
+def test_a_ranked_score_is_selected_by_a_click_near_it_and_ringed(view: View) -> None:
+    drawn = ranked_scores(Grid.of(view.heads, has_truth=True), view.at(1.0), 1.0, (1, 0))
+    assert drawn.data["selected"]["name"].tolist() == ["1.0"]
+    (selection,) = drawn.spec["params"]
+    assert selection["select"]["fields"] == ["layer", "head"]
+    assert selection["select"]["nearest"]
+
+
 def test_moving_the_threshold_leaves_most_of_the_data_alone(view: View) -> None:
     grid = Grid.of(view.heads, has_truth=True)
-    for draw in (lambda h: heatmap(grid, h, (1, 0)), lambda h: ranked_scores(grid, h, 1.0)):
+    for draw in (lambda h: heatmap(grid, h, (1, 0)), lambda h: ranked_scores(grid, h, 1.0, (1, 0))):
         before, after = draw(view.at(0.5)).data, draw(view.at(2.0)).data
         assert before["heads"]["name"].tolist() == ["0.0", "0.1", "1.0", "1.1"]
         assert before["heads"].equals(after["heads"]), "all heads are drawn anew"
@@ -355,7 +363,7 @@ def test_results_of_one_shape_share_a_specification_but_not_their_scale(view: Vi
     for draw in (
         lambda heads: heatmap(grid, heads, (1, 0)),
         lambda heads: circuit_graph(grid, heads, view.edges(1.0, 9), (1, 0)),
-        lambda heads: ranked_scores(grid, heads, 1.0),
+        lambda heads: ranked_scores(grid, heads, 1.0, (1, 0)),
     ):
         assert draw(low).spec is draw(high).spec, "made twice"
     drawn = [_picture(heatmap(grid, heads, (1, 0))) for heads in (low, high)]

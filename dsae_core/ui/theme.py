@@ -57,6 +57,8 @@ STYLE = """
   border: 1px solid var(--amber); border-radius: 6px; padding: .15rem .7rem; }
 .d-title { font-size: .95rem; font-weight: 600; line-height: 1.3; }
 .d-swipe { display: none; }
+/* Streamlit's own menu of a chart comes where the button that saves it is; so it comes beside it. */
+[data-testid="stElementToolbar"] { right: 5.2rem; }
 .d-title a.d-jump { margin-left: .5rem; white-space: nowrap; color: var(--tp); }
 #selected-head { scroll-margin-top: 4.5rem; }
 .d-title span { font-weight: 400; color: var(--quiet); font-size: .84rem; margin-left: .5rem; }

@@ -81,6 +81,30 @@ def test_a_click_on_a_head_selects_it_everywhere(page: Page) -> None:
     expect(page.get_by_role("combobox", name="Head")).to_have_value("20.0")
 
 
+def test_a_click_near_a_ranked_score_selects_the_head(page: Page) -> None:
+    head, chart = page.get_by_role("combobox", name="Head"), page.locator(".st-key-ranked")
+    chart.scroll_into_view_if_needed()
+    second = chart.locator("path[aria-label*='Rank: 2;']").first
+    second.wait_for(state="attached")
+    box = second.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2 + 4, box["y"] + box["height"] / 2 - 5)  # beside a mark of few pixels
+    expect(head).to_have_value("20.0")
+    rings = chart.locator("path[aria-label*='Head (layer.head): 20.0;'][stroke-width='1.8']")
+    expect(rings).to_have_count(1)
+
+
+def test_a_chart_s_own_menu_leaves_the_button_that_saves_it_free(page: Page) -> None:
+    for key in ("heatmap", "ranked"):
+        page.locator(f".st-key-{key}").hover()
+        own = page.locator(f".st-key-{key}").get_by_test_id("stElementToolbar")
+        expect(own).to_be_visible()
+        menu, save = own.bounding_box(), page.locator(f".st-key-{key}_save").bounding_box()
+        assert menu is not None
+        assert save is not None
+        assert menu["x"] + menu["width"] <= save["x"]
+
+
 def test_the_discovery_can_be_saved(page: Page) -> None:
     page.get_by_role("button", name="Export").click()
     with page.expect_download() as download:

@@ -9,6 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from dsae_core.circuits import Head
 from dsae_core.metrics import Confusion, Evaluation
 from dsae_core.ui.charts.style import (
     AXIS_HEIGHT,
@@ -19,6 +20,7 @@ from dsae_core.ui.charts.style import (
     Drawing,
     Grid,
     by_status,
+    head_selection,
     score_scale,
     status_colour,
     status_shape,
@@ -28,16 +30,18 @@ from dsae_core.ui.view import MISSED
 HEIGHT = 190 + AXIS_HEIGHT
 
 
-def ranked_scores(grid: Grid, heads: pd.DataFrame, threshold: float) -> Drawing:
+def ranked_scores(grid: Grid, heads: pd.DataFrame, threshold: float, selected: Head) -> Drawing:
     """Every head's score against its rank, with the threshold as a line.
 
     Args:
         grid: of the heads.
         heads: View.at(threshold).
         threshold: where the line is.
+        selected: the head to ring.
     """
-    data = {**by_status(heads), "threshold": pd.DataFrame({"score": [threshold]})}
-    return Drawing(_ranked_spec(grid), data)
+    chosen = heads[(heads["layer"] == selected[0]) & (heads["head"] == selected[1])]
+    line = pd.DataFrame({"score": [threshold]})
+    return Drawing(_ranked_spec(grid), {**by_status(heads), "selected": chosen, "threshold": line})
 
 
 def precision_recall(evaluation: Evaluation, confusion: Confusion) -> Drawing:
@@ -94,8 +98,8 @@ def _ranked_spec(grid: Grid) -> dict[str, Any]:
     )
     scale = score_scale(domainMax=alt.ExprRef(f"1.04 * {TOP_SCORE}"))
     y = alt.Y("score:Q", title="Score", axis=alt.Axis(tickCount=5), scale=scale)
-    points, marked = (
-        alt.Chart(alt.NamedData(name)).encode(x=x, y=y, tooltip=grid.tooltip()) for name in (HEADS, MARKED)
+    points, marked, selected = (
+        alt.Chart(alt.NamedData(name)).encode(x=x, y=y, tooltip=grid.tooltip()) for name in (HEADS, MARKED, "selected")
     )
     marked = marked.encode(
         color=alt.Color("status:N", scale=status_colour(), legend=None),
@@ -104,9 +108,10 @@ def _ranked_spec(grid: Grid) -> dict[str, Any]:
     line = alt.Chart(alt.NamedData("threshold")).mark_rule(color=INK, strokeDash=[3, 3], opacity=0.7)
     chart = alt.layer(
         line.encode(y=y),
-        points.mark_point(filled=True, size=9, color=INK, opacity=0.3),
+        points.mark_point(filled=True, size=9, color=INK, opacity=0.3).add_params(head_selection(nearest=True)),
         marked.transform_filter(alt.datum.status == MISSED).mark_point(filled=False, size=30, opacity=1),
         marked.transform_filter(alt.datum.status != MISSED).mark_point(filled=True, size=48, opacity=1),
+        selected.mark_point(filled=False, size=130, color=INK, strokeWidth=1.8, opacity=1),
     )
     return chart.properties(height=HEIGHT).to_dict()
 

@@ -183,9 +183,12 @@ def sign_colour() -> alt.Scale:
     return alt.Scale(domain=SIGNS)
 
 
-def head_selection() -> alt.Parameter:
-    """Clicking a head selects it; to the chart, every click takes a head into the selection or out of it."""
-    return alt.selection_point(name=SELECTION, fields=["layer", "head"], toggle="true", clear=False)
+def head_selection(*, nearest: bool = False) -> alt.Parameter:
+    """Clicking a head selects it; to the chart, every click takes a head into the selection or out of it.
+
+    With `nearest` a click need not hit the head's mark: that of the nearest one is meant.
+    """
+    return alt.selection_point(name=SELECTION, fields=["layer", "head"], toggle="true", clear=False, nearest=nearest)
 
 
 def ticks(n: int, most: int) -> list[int]:

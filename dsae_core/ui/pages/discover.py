@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 from torch import Tensor
 
+from dsae_core.circuits import Head
 from dsae_core.limits import demo_limits
 from dsae_core.looking import PREVIEW_PAIRS
 from dsae_core.significance import RATE
@@ -89,7 +90,7 @@ def warm() -> None:
     grid, heads = Grid.of(demo.heads, has_truth=demo.truth is not None), demo.at(demo.start)
     heatmap(grid, heads, demo.best)
     circuit_graph(grid, heads, demo.edges(demo.start, FIRST_EDGES), demo.best)
-    curves.ranked_scores(grid, heads, demo.start)
+    curves.ranked_scores(grid, heads, demo.start, demo.best)
     confusion = demo.confusion(demo.start)
     if demo.evaluation is not None and confusion is not None:
         curves.precision_recall(demo.evaluation, confusion)
@@ -183,7 +184,7 @@ def _result(shown: Shown) -> None:
         layers=grid.n_layers,
         leads=True,
     )
-    _curves(shown, grid, heads, threshold)
+    _curves(shown, grid, heads, threshold, head)
     inspector(shown, grid)
     validation(shown, threshold)
 
@@ -257,13 +258,13 @@ def _threshold_help(view: View) -> str:
     return f"{what} It starts where an estimated {RATE:.0%} of them are ordinary heads."
 
 
-def _curves(shown: Shown, grid: Grid, heads: pd.DataFrame, threshold: float) -> None:
+def _curves(shown: Shown, grid: Grid, heads: pd.DataFrame, threshold: float, head: Head) -> None:
     view = shown.view
     evaluation, confusion = view.evaluation, view.confusion(threshold)
     columns = st.columns(3 if evaluation else 1, gap="large")
     with columns[0]:
-        ranked = curves.ranked_scores(grid, heads, threshold)
-        chart("Ranked scores", "dashed: threshold", ranked, lambda: heads, key="ranked")
+        ranked = curves.ranked_scores(grid, heads, threshold, head)
+        chart("Ranked scores", "dashed: threshold", ranked, lambda: heads, key="ranked", selects=True)
     if evaluation is None or confusion is None:
         return
     with columns[1]:

@@ -25,6 +25,7 @@ def chart(
     *,
     key: str,
     layers: int | None = None,
+    selects: bool = False,
     leads: bool = False,
     width: int = sharing.NARROW,
 ) -> None:
@@ -36,8 +37,9 @@ def chart(
         drawing: the chart.
         data: makes the frame that is saved as its data.
         key: tells it from the page's other charts; also the files' name.
-        layers: of a chart of heads, how many lie along its width. A click on a head selects it everywhere; such a chart
-            is wide, and where the page is narrow it scrolls to the selected head.
+        layers: of a chart with layers along its width, how many. Such a chart is wide, and where the page is narrow it
+            scrolls to the selected head; a click on a head selects it.
+        selects: whether a click on a head selects it, everywhere, where no layers are given.
         leads: whether a link leads to that head's details, which are further down.
         width: of a picture of it, in pixels.
     """
@@ -46,14 +48,15 @@ def chart(
     _chart_heading(title, subtitle, data, drawing, key, sharing.WIDE if wide else width, swipes=wide, to=to)
     spec = {**drawing.spec, "datasets": dict(drawing.data), "description": f"{title}. {subtitle}"}
     spec["config"] = {**spec.get("config", {}), "axis": WORDS, "legend": WORDS}
-    if layers is None:
+    if layers is None and not selects:
         st.vega_lite_chart(spec=spec, key=key)
         return
-    with st.container(key=f"{key}_scroll"):
+    with st.container(key=f"{key}_scroll") if wide else st.container():
         st.vega_lite_chart(spec=spec, key=key, on_select=lambda: _select(key), selection_mode=SELECTION)
     st.session_state[_clicked(key)] = _in_selection(key)
-    head = selected_head()
-    keep_head_in_sight(key, head_name(*head), (head[0] + 0.5) / layers)
+    if layers is not None:
+        head = selected_head()
+        keep_head_in_sight(key, head_name(*head), (head[0] + 0.5) / layers)
 
 
 def heading(title: str, subtitle: str, data: Callable[[], pd.DataFrame], key: str) -> None:

@@ -180,7 +180,7 @@ def pictures(view: View, threshold: float, edges: int, head: Head) -> dict[str, 
             lambda: circuit_graph(grid, view.at(threshold), view.edges(threshold, edges), head),
             sharing.WIDE,
         ),
-        "Ranked scores": (lambda: curves.ranked_scores(grid, view.at(threshold), threshold), sharing.NARROW),
+        "Ranked scores": (lambda: curves.ranked_scores(grid, view.at(threshold), threshold, head), sharing.NARROW),
     }
     if evaluation is not None and confusion is not None:
         found["Precision and recall"] = (lambda: curves.precision_recall(evaluation, confusion), sharing.NARROW)
