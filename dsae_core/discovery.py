@@ -19,7 +19,7 @@ from torch import Tensor
 from dsae_core.codes import INACTIVE, codes_used
 from dsae_core.contrast import code_contrast, peaks, shared_mass
 from dsae_core.dictionary import fold, isometry, train_per_head, train_shared
-from dsae_core.errors import UserError
+from dsae_core.errors import ResultWarning, UserError
 from dsae_core.flow import Surroundings
 from dsae_core.looking import NO_ROUTES, anywhere, look, room, room_for_activations
 from dsae_core.models import LanguageModel, tokenize
@@ -186,7 +186,7 @@ def _discover(
                 "Positive and negative prompts differ in length, so positions cannot be compared; "
                 "each prompt was pooled into its mean."
             )
-            warnings.warn(remarks[-1], stacklevel=3)
+            warnings.warn(remarks[-1], ResultWarning, stacklevel=3)
             z, mask = _pool(z, mask, "mean"), mask.new_ones(mask.shape[0], 1)
             surroundings = Surroundings.unknown(n_positive, 1, n_layers, device=device)
         node, pair, codes, activations = _positional(

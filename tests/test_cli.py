@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsae_core import behaviour, cli
+from dsae_core import behaviour, cli, ops
 from dsae_core.behaviour import Behaviour
 from dsae_core.circuits import Circuit, read_circuit
 from dsae_core.models import LanguageModel
@@ -95,6 +96,24 @@ def test_discover_warns_of_ones_own_prompts_that_the_model_does_not_solve(  # ty
     assert [line for line in out.splitlines() if line.startswith("Note: ")] == [f"Note: {note}" for note in warnings]
     assert all("does not show this behaviour" in note for note in warnings)
     assert "With 3 of 5 to 10 prompt pairs chance ranks high." in out
+
+
+def test_what_a_result_notes_is_said_once(  # type: ignore[no-untyped-def]
+    run, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "uneven.csv"
+    path.write_text(CSV.replace("John gave it to,", "John gave the cat to,", 1))
+    code, out, err = run("discover", "--prompts", str(path), "--set", "epochs=3")
+    assert code == 0
+    assert (out + err).count("differ in length") == 1
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_the_version_says_what_computes(run) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = run("--version")
+    assert (code, err) == (0, "")
+    kind = "compiled operators" if ops.compiled else "operators in plain torch"
+    assert re.fullmatch(rf"dsae-core \d\S* \(Python 3\S+, torch \d\S+, transformers \d\S+; {kind}\)\n", out)
 
 
 @pytest.mark.parametrize("n", [4, 5])

@@ -5,7 +5,11 @@ A UserError becomes one sentence on standard error and exit code 2.
 
 from __future__ import annotations
 
+import platform
 import sys
+import warnings
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -16,7 +20,7 @@ from dsae_core.cli.discovering import discover
 from dsae_core.cli.measuring import ground_truth
 from dsae_core.cli.models import models_fetch, models_list
 from dsae_core.cli.profiling import profile
-from dsae_core.errors import UserError
+from dsae_core.errors import ResultWarning, UserError
 
 app = typer.Typer(
     help="Find the attention heads behind a language model's behaviour from ten prompt pairs.",
@@ -25,6 +29,28 @@ app = typer.Typer(
     rich_markup_mode=None,  # its boxes cut long words and name a type for every flag
     add_completion=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from dsae_core import ops
+
+    used = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers"))
+    operators = "compiled operators" if ops.compiled else "operators in plain torch"
+    typer.echo(f"dsae-core {metadata.version('dsae-core')} (Python {platform.python_version()}, {used}; {operators})")
+    raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="What is installed, and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(discover)
 app.command("ground-truth", short_help="Measure every head's effect by exact patching.")(ground_truth)
 app.command(short_help="Compare methods with the measured circuits, in a table.")(benchmark)
@@ -41,6 +67,7 @@ app.add_typer(models_app, name="models")
 
 def main() -> None:
     """Entry point of the dsae command."""
+    warnings.simplefilter("ignore", ResultWarning)
     try:
         app()
     except UserError as error:

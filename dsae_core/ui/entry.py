@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import streamlit as st
 from starlette.middleware import Middleware
 
+from dsae_core.errors import ResultWarning
 from dsae_core.limits import demo_limits
 from dsae_core.ui import connections, faults, pauses, routes
 from dsae_core.ui.preloading import Preloading
@@ -69,4 +71,5 @@ def _keep_importable(folder: str) -> None:
 
 
 _keep_importable(str(SCRIPT.parent))
+warnings.simplefilter("ignore", ResultWarning)
 app = st.App(SCRIPT, lifespan=_lifespan, middleware=[Middleware(Preloading)], on_script_error=faults.show)
