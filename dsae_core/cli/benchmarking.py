@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +26,8 @@ from dsae_core.errors import UserError
 from dsae_core.files import write_atomic
 
 if TYPE_CHECKING:
+    from dsae_core.benchmark import Benchmark
+    from dsae_core.engines.cluster import Placement
     from dsae_core.engines.pool import Failed
 
 
@@ -58,23 +62,15 @@ def benchmark(
     threads: ThreadsOption = None,
 ) -> None:
     """Compare methods with the measured circuits, and print the table."""
-    from dsae_core.benchmark import (
-        ALL_METHODS,
-        Benchmark,
-        check_methods,
-        check_tasks,
-        merge_benchmarks,
-        read_benchmark,
-        run_benchmark,
-    )
+    from dsae_core.benchmark import ALL_METHODS, check_methods, check_tasks, merge_benchmarks, read_benchmark
     from dsae_core.circuits import read_circuit
 
     check_target(json_file)
     check_figure(figure)
     if figure is not None and not merge and draws < 2:
         raise UserError("A figure of stability needs at least two draws; give --draws 2 or more.")
-    placement_of(engine, address=address, workers=workers, threads=threads, device=device)  # or refuse at once
-    done: Benchmark | None = None
+    place = partial(placement_of, engine, address=address, workers=workers, threads=threads, device=device)
+    place()  # or refuse at once
     failed: list[Failed] = []
     if merge:
         done = shown = merge_benchmarks([read_benchmark(path) for path in merge])
@@ -83,60 +79,21 @@ def benchmark(
         ways = ALL_METHODS if methods == "all" else tuple(listed(methods))
         check_tasks(chosen)
         check_methods(ways)
-        if json_file is not None and json_file.exists() and not fresh:
-            done = read_benchmark(json_file)
-        place = placement_of(
-            engine,
-            address=address,
-            workers=workers,
-            threads=threads,
-            device=device,
-            usual_threads=1 if done is None else done.settings["threads"],
+        known = read_benchmark(json_file) if json_file is not None and json_file.exists() and not fresh else None
+        done, failed = _run(
+            names,
+            place(usual_threads=1 if known is None else known.settings["threads"]),
+            device,
+            tasks=chosen,
+            methods=ways,
+            draws=seeds,
+            examples=examples,
+            truths=[read_circuit(path) for path in truth or []],
+            known=known,
+            save=None if json_file is None else lambda rows: rows.save(json_file),
         )
-        truths = [read_circuit(path) for path in truth or []]
-        save = None if json_file is None else lambda rows: rows.save(json_file)
-        with ProgressBar() as bar:
-            if place is not None:
-                from dsae_core.engines.benchmarking import benchmark_on_ray
-
-                done, failed = benchmark_on_ray(
-                    names,
-                    place,
-                    tasks=chosen,
-                    methods=ways,
-                    draws=seeds,
-                    examples=examples,
-                    truths=truths,
-                    known=done,
-                    notice=notify,
-                    progress=bar.update,
-                    save=save,
-                )
-            else:
-                for name in names:
-                    done = run_benchmark(
-                        load(name, device, bar.update),
-                        tasks=chosen,
-                        methods=ways,
-                        draws=seeds,
-                        examples=examples,
-                        truths=truths,
-                        known=done,
-                        progress=bar.update,
-                        save=save,
-                    )
-        for failure in failed:
-            typer.echo(f"Not run: {failure.job.label}. {failure.reason}.")
-        if done is None:
-            raise UserError("Every job failed three times, so nothing was run.")
         shown = done.only(models=names, tasks=chosen, methods=ways, draws=seeds)
-    for miss in shown.unsolved:
-        typer.echo(f"Not scored: {miss['model']} does not do {miss['task']}, draw {miss['draw']}.")
-    if shown.rows:
-        typer.echo(shown.markdown())
-        typer.echo(f"Compared with {'; '.join(shown.truths())}.")
-        if any(row.engine == "ray" for row in shown.rows):
-            typer.echo(f"Rows: {shown.measured_by()}; Ray's workers run side by side, which lengthens their seconds.")
+    _print_table(shown)
     if json_file is not None:
         done.save(json_file)
         typer.echo(f"Written to {json_file}")
@@ -147,6 +104,39 @@ def benchmark(
         typer.echo(f"Written to {figure}")
     if failed:
         raise UserError(f"{len(failed)} rows are missing, for they failed three times; the same command tries again.")
+
+
+def _run(
+    models: Sequence[str], place: Placement | None, device: str, *, known: Benchmark | None, **asked: Any
+) -> tuple[Benchmark, list[Failed]]:
+    """Run what is asked for, as run_benchmark() names it, here or on Ray's workers; also the rows that failed."""
+    from dsae_core.benchmark import run_benchmark
+
+    failed: list[Failed] = []
+    with ProgressBar() as bar:
+        if place is not None:
+            from dsae_core.engines.benchmarking import benchmark_on_ray
+
+            known, failed = benchmark_on_ray(models, place, notice=notify, known=known, progress=bar.update, **asked)
+        else:
+            for name in models:
+                known = run_benchmark(load(name, device, bar.update), known=known, progress=bar.update, **asked)
+    for failure in failed:
+        typer.echo(f"Not run: {failure.job.label}. {failure.reason}.")
+    if known is None:
+        raise UserError("Every job failed three times, so nothing was run.")
+    return known, failed
+
+
+def _print_table(shown: Benchmark) -> None:
+    for miss in shown.unsolved:
+        typer.echo(f"Not scored: {miss['model']} does not do {miss['task']}, draw {miss['draw']}.")
+    if not shown.rows:
+        return
+    typer.echo(shown.markdown())
+    typer.echo(f"Compared with {'; '.join(shown.truths())}.")
+    if any(row.engine == "ray" for row in shown.rows):
+        typer.echo(f"Rows: {shown.measured_by()}; Ray's workers run side by side, which lengthens their seconds.")
 
 
 def published(
