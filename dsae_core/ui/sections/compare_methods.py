@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import streamlit as st
 
 from dsae_core.benchmark import ALL_METHODS
 from dsae_core.circuits import stored_circuit
 from dsae_core.limits import demo_limits
 from dsae_core.models import available_models
+from dsae_core.prompts import PromptPairs
 from dsae_core.tasks import TASKS
 from dsae_core.ui import comparison, state
 from dsae_core.ui.comparison import USUAL_SECONDS, Board, CompareRequest, method_title, offered
@@ -53,45 +52,21 @@ def methods() -> None:
 def _settings() -> CompareRequest:
     """Draw the settings; the request they stand for."""
     kept: CompareRequest = st.session_state.get(_ASKED, CompareRequest())
-    limits, known = demo_limits(), [info.name for info in available_models()]
-    if limits is not None:
-        known = list(limits.models)
-        kept = kept if kept.model in known else replace(kept, model=known[0])
-    model = st.selectbox(
-        "Model",
-        known if kept.model in known else [*known, kept.model],
-        key=seeded("compare_model", kept.model),
-        accept_new_options=limits is None,
-        help="A model of the list, or type a name of the Hugging Face hub or a local folder."
-        if limits is None
-        else "The models that this public demo runs.",
-    )
     shown = state.shown()
     own = comparison.custom_pairs(shown.view if shown else None) or kept.pairs
-    titles = {name: task.title for name, task in TASKS.items()}
-    if own is not None:
-        titles[CUSTOM] = f"Your own prompts ({plural(len(own), 'pair')})"
-    task = str(
-        st.selectbox(
-            "Task",
-            list(titles),
-            format_func=titles.__getitem__,
-            key=seeded("compare_task", kept.task if kept.task in titles else "ioi"),
-            help="The behaviour whose heads are looked for. Your own prompts are those of the result on Discover.",
-        )
-    )
-    if task == CUSTOM or stored_circuit((model or "").strip(), task) is None:
+    model = _choose_model(kept.model)
+    task = _choose_task(kept.task, own)
+    if task == CUSTOM or stored_circuit(model, task) is None:
         st.caption("No circuit is known here: the methods are compared with one another.")
-    examples = kept.examples
+    pairs = own if task == CUSTOM else None
+    examples = len(pairs) if pairs else kept.examples
     if task != CUSTOM:
-        examples = int(
-            st.slider(
-                "Examples",
-                1,
-                max_examples(),
-                key=seeded("compare_examples", min(max(kept.examples, 1), max_examples())),
-                help="Prompt pairs drawn; every method gets the same ones.",
-            )
+        examples = st.slider(
+            "Examples",
+            1,
+            max_examples(),
+            key=seeded("compare_examples", min(max(kept.examples, 1), max_examples())),
+            help="Prompt pairs drawn; every method gets the same ones.",
         )
     seed = st.number_input(
         "Seed",
@@ -109,17 +84,49 @@ def _settings() -> CompareRequest:
         help="Those with a time are slow: it is what they usually take on ten pairs with the default model on two "
         "processor cores.",
     )
-    pairs = own if task == CUSTOM else None
     asked = CompareRequest(
-        model=(model or "").strip(),
+        model=model,
         task=task,
-        examples=len(pairs) if pairs else examples,
+        examples=int(examples),
         seed=int(seed),
         methods=tuple(method for method in ALL_METHODS if method in chosen),
         pairs=pairs,
     )
     st.session_state[_ASKED] = asked
     return asked
+
+
+def _choose_model(kept: str) -> str:
+    """The model's choice, at first the one that was kept; on a public demo among its own."""
+    limits, known = demo_limits(), [info.name for info in available_models()]
+    if limits is not None:
+        known = list(limits.models)
+        kept = kept if kept in known else known[0]
+    model = st.selectbox(
+        "Model",
+        known if kept in known else [*known, kept],
+        key=seeded("compare_model", kept),
+        accept_new_options=limits is None,
+        help="A model of the list, or type a name of the Hugging Face hub or a local folder."
+        if limits is None
+        else "The models that this public demo runs.",
+    )
+    return (model or "").strip()
+
+
+def _choose_task(kept: str, own: PromptPairs | None) -> str:
+    """The task's choice, at first the one that was kept; one's own prompts where there are any."""
+    titles = {name: task.title for name, task in TASKS.items()}
+    if own is not None:
+        titles[CUSTOM] = f"Your own prompts ({plural(len(own), 'pair')})"
+    task = st.selectbox(
+        "Task",
+        list(titles),
+        format_func=titles.__getitem__,
+        key=seeded("compare_task", kept if kept in titles else "ioi"),
+        help="The behaviour whose heads are looked for. Your own prompts are those of the result on Discover.",
+    )
+    return str(task)
 
 
 def method_label(method: str) -> str:
