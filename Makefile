@@ -8,7 +8,7 @@
 # make docs    the API reference, from docstrings, into docs/api
 # make audit   known vulnerabilities of what is installed; exit code 3 where the service that knows does not answer
 # make golden  the scores that the tests compare with, written anew: for a change that is meant
-# make gpu-check   on a machine with a GPU: the CUDA operators tested, checked and timed, within 8 minutes
+# make gpu-check   on a machine with a GPU: the CUDA operators built, tested, checked and timed, within 8 minutes
 #
 # Without a C++ compiler, or with DSAE_BUILD=0, the package is pure Python: the same results, slower.
 # With a GPU:  make setup TORCH_INDEX=<the index URL that PyTorch's install page names for your CUDA version>
@@ -89,8 +89,12 @@ golden: setup
 	@$(FETCH_MODEL)
 	$(BIN)/python benchmarks/golden.py
 
-gpu-check: setup
-	$(BIN)/python benchmarks/gpu_check.py
+# Where Python has a torch for CUDA already, that is built for and used, and nothing is fetched.
+gpu-check:
+	@if [ ! -e $(VENV)/.torch ] && $(PYTHON) -c 'import sys, torch; sys.exit(torch.version.cuda is None)' 2>/dev/null; then \
+	  DSAE_CUDA=1 $(PYTHON) -m pip --disable-pip-version-check install -q --no-build-isolation --no-deps -e . && \
+	  $(PYTHON) benchmarks/gpu_check.py; \
+	else $(MAKE) --no-print-directory setup && $(BIN)/python benchmarks/gpu_check.py; fi
 
 fuzz: setup
 	$(BIN)/python -m fuzz all --inputs $(FUZZ_INPUTS) --findings $(FUZZ_FINDINGS)

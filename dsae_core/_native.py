@@ -48,6 +48,11 @@ def kernel_attributes() -> list[KernelAttributes]:
     raise RuntimeError("the operators were built without CUDA")
 
 
+def count_rechecked_rows(counter: int) -> None:
+    """There are no such rows on the CPU."""
+    raise RuntimeError("the operators were built without CUDA")
+
+
 def device_limits(device: int = 0) -> DeviceLimits:
     """Only the compiled module asks a device."""
     raise RuntimeError("the operators were built without CUDA")

@@ -41,7 +41,7 @@ def kernel_attributes() -> list[KernelAttributes]:
     """What each CUDA kernel takes of the current device. RuntimeError without a device or a build with CUDA."""
 
 def count_rechecked_rows(counter: int) -> None:
-    """Where encode_codes and discover_heads count, on CUDA, the rows whose code TF32 alone could not tell.
+    """Where encode_codes and discover_heads count, on CUDA, the rows whose code half precision alone could not tell.
 
     Args:
         counter: address of an int32 on the current device, which every later call adds to; 0 to stop that.

@@ -64,6 +64,8 @@ def test_the_operators_tell_the_same_facts() -> None:
     stand_in = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(stand_in)
     assert stand_in.build_info() == _native.build_info()
+    with pytest.raises(RuntimeError, match="built without CUDA"):
+        stand_in.count_rechecked_rows(0)
 
 
 def test_cuda_operators_are_in_the_build_when_nvcc_is_there() -> None:

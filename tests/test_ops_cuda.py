@@ -3,11 +3,15 @@
 Without a device only the refusals at the end run; the kernels' bodies run in test_cpusim*.py.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -121,19 +125,26 @@ def test_encode_codes_reads_any_layout_and_keeps_nan_apart() -> None:
 
 
 @cuda_only
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(
     "shape", [(500, 20, 5, 64, 64), (50, 20, 3, 80, 200), (10, 13, 2, 128, 65), (129, 1, 2, 1, 1)], ids=str
 )
-def test_tensor_cores_give_the_codes_of_float32(shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> None:
-    """Bit for bit: up to 64 rows, which calls here are cut into, encode_codes uses no tensor cores."""
+def test_tensor_cores_give_the_codes_of_float32(
+    shape: tuple[int, int, int, int, int], dtype: torch.dtype, scale: float
+) -> None:
+    """Bit for bit: up to 64 rows, which calls here are cut into, encode_codes uses no tensor cores.
+
+    With scales, numbers go beyond what half precision can hold and below what it can tell from zero.
+    """
     z, dictionary, bias = encode_inputs(*shape)
+    z, bias = z * scale, bias * scale
     near = dictionary[..., :1] * (1 + 3e-4 * torch.randn(dictionary.shape, generator=generator(1)))
     for columns, offsets in ((dictionary, bias), (near, torch.zeros_like(bias))):
         rows, *rest = to_cuda(z.to(dtype).flatten(0, 1)[:, None], columns, offsets)
         for view in (rows, torch.nn.functional.pad(rows, (1, 2))[..., 1:-2]):
-            together = ops.encode_codes(view, *rest, 0.5)
-            apart = zip(*(ops.encode_codes(part, *rest, 0.5) for part in view.split(64)), strict=True)
+            together = ops.encode_codes(view, *rest, 0.5 * scale)
+            apart = zip(*(ops.encode_codes(part, *rest, 0.5 * scale) for part in view.split(64)), strict=True)
             for ours, theirs in zip(together, map(torch.cat, apart), strict=True):
                 assert torch.equal(ours, theirs)
 
@@ -205,7 +216,7 @@ def test_codes_out_of_range_are_reported(n_positive: int) -> None:
 @cuda_only
 @pytest.mark.parametrize("epochs", [0, 1, 2, 5])
 @pytest.mark.parametrize(
-    "shape",  # H, n, d, F, k; the last one needs more shared memory than a block has
+    "shape",  # H, n, d, F, k; the last two: tiles of 64 rows, and more shared memory than a block has
     [
         (1, 1, 1, 1, 1),
         (3, 40, 64, 64, 2),
@@ -213,6 +224,7 @@ def test_codes_out_of_range_are_reported(n_positive: int) -> None:
         (300, 20, 8, 8, 2),
         (2, 70, 128, 64, 2),
         (2, 90, 256, 96, 4),
+        (2, 90, 256, 200, 4),
     ],
     ids=str,
 )
@@ -380,6 +392,17 @@ def test_opcheck() -> None:
 
 
 @cuda_only
+@pytest.mark.parametrize("features", [3_000, 7_000])
+def test_any_shared_memory_can_be_had_after_any_other(features: int) -> None:
+    """What a kernel may have at most is not lowered by an earlier launch, nor by a look at the kernel."""
+    codes, values = random_codes(6, 20, 3, 50), torch.ones(6, 20, 3)
+    for largest in (80_000, features):  # from above and from below the 48 KiB that every kernel may have
+        _native.kernel_attributes()
+        counts, _ = ops.unique_scores(codes.cuda(), values.cuda(), 3, largest)
+        assert torch.equal(counts.cpu(), ops.unique_scores(codes, values, 3, largest)[0])
+
+
+@cuda_only
 def test_kernels_fit_the_device() -> None:
     limits = _native.device_limits()
     assert limits["processors"] == torch.cuda.get_device_properties(0).multi_processor_count
@@ -420,6 +443,12 @@ def test_every_operator_has_a_cuda_implementation(operator: str) -> None:
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"dsae::{operator}", "CUDA")
 
 
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(GPU_CHECK.parent))
+    return importlib.import_module("gpu_workers")
+
+
 @pytest.mark.skipif(not GPU_CHECK.exists(), reason="installed without its sources")
 class TestGpuCheck:
     """`make gpu-check`, as far as it goes without a device."""
@@ -442,7 +471,61 @@ class TestGpuCheck:
         assert all(row["same"] == row["codes"] for row in report["codes"])
         assert [row["method"] for row in report["discoveries"]] == ["paper", "positional"]
         assert all(row["ms"] > 0 and row["stages_ms"] for row in report["discoveries"])
+        assert (report["not_done"], report["failures"]) == ([], {})
+        assert report["finished"]
         assert report["everything_agreed"]
+
+    def test_a_worker_goes_on_behind_what_kills_it_or_does_not_end(self, workers: ModuleType, tmp_path: Path) -> None:
+        """So that one broken kernel hides no other's result."""
+        script = f"""
+import os, sys, time
+sys.path.insert(0, {str(GPU_CHECK.parent)!r})
+from gpu_workers import Notes
+from pathlib import Path
+notes = Notes(Path(sys.argv[-1]))
+for name in ("fine", "broken", "endless", "fine again"):
+    if name in notes.ended:
+        continue
+    notes.write(begin=name)
+    if name == "broken":
+        print("an illegal memory access", flush=True)
+        os._exit(7)
+    if name == "endless":
+        time.sleep(600)
+    notes.write(end=name, result=name)
+"""
+        heard: list[dict[str, Any]] = []
+        worker = workers.Worker("w", [sys.executable, "-c", script], tmp_path, patience=8.0)
+        workers.follow([worker], time.monotonic() + 300, lambda _, note: heard.append(note))
+        assert worker.failed is None
+        assert [note["end"] for note in heard] == ["fine", "broken", "endless", "fine again"]
+        assert [note.get("result") for note in heard] == ["fine", None, None, "fine again"]
+        assert "code 7: an illegal memory access" in heard[1]["failed"]
+        assert "no end within 8 s" in heard[2]["failed"]
+
+    def test_a_worker_that_does_nothing_is_given_up(self, workers: ModuleType, tmp_path: Path) -> None:
+        worker = workers.Worker("w", [sys.executable, "-c", "raise SystemExit('no such module')"], tmp_path)
+        workers.follow([worker], time.monotonic() + 60, lambda *_: None)
+        assert "code 1: no such module" in worker.failed
+
+    def test_every_test_for_a_gpu_is_in_one_share(self, workers: ModuleType, tmp_path: Path) -> None:
+        steps, notes = importlib.import_module("gpu_steps"), workers.Notes(tmp_path / "notes.jsonl")
+        found = [SimpleNamespace(nodeid=str(i), get_closest_marker=lambda name, i=i: i % 3 or None) for i in range(50)]
+        notes.ended = {"1", "49"}
+        shares = [list(found) for _ in range(steps.SHARES)]
+        for share, items in enumerate(shares):
+            steps.TestNotes(share, notes).pytest_collection_modifyitems(items)
+        names = [item.nodeid for share in shares for item in share]
+        assert sorted(names) == sorted(str(i) for i in range(50) if i % 3 and i not in (1, 49))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+    def test_a_share_of_the_tests_is_noted(self, tmp_path: Path) -> None:
+        """Here each is skipped."""
+        path = tmp_path / "notes.jsonl"
+        assert run_without_device(str(GPU_CHECK), "--rehearse", "--tests", "3", "--notes", str(path)).returncode == 0
+        notes = [note for note in map(json.loads, path.read_text().splitlines()) if "end" in note]
+        assert len(notes) > 20
+        assert all(note["result"] == "skipped" for note in notes)
 
     def test_small_cases(self) -> None:
         """What compute-sanitizer is given to watch."""

@@ -183,6 +183,16 @@ def test_without_a_working_torch_compile_the_rest_is_measured(monkeypatch: pytes
     assert (compiled.ms, compiled.note) == (None, "torch.compile does not work here: no compiler")
 
 
+def test_where_plain_torch_fails_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate more")
+
+    monkeypatch.setattr(reference, "encode_codes", fail)
+    fused, eager, _ = profile_rivals([encode_call()], compile_twins=False)
+    assert fused.ms is not None
+    assert (eager.ms, eager.note) == (None, "Plain torch failed here: CUDA out of memory.")
+
+
 @pytest.mark.parametrize("name", ["train_topk", "train_shared"])
 def test_the_compiled_twin_of_training_computes_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only its loss goes through torch.compile; here that is replaced by something that counts."""

@@ -7,8 +7,11 @@
 
 namespace dsae::cuda {
 
+// What went wrong, or nullptr. The runtime forgets it, or the next launch would report it once more.
 inline const char* message(cudaError_t error) {
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();
+  return cudaGetErrorString(error);
 }
 
 inline cudaError_t device_attribute(cudaDeviceAttr attribute, int& value) {
@@ -25,10 +28,14 @@ inline cudaError_t shared_bytes_limit(int64_t& bytes) {
   return error;
 }
 
+// Allows a kernel these bytes and all that a block may have: a launch fails above what was allowed last, which
+// another thread may be about to make use of.
 template <class... Parameters>
 cudaError_t allow_shared_bytes(void (*kernel)(Parameters...), int64_t bytes) {
+  int64_t limit = 0;
+  if (cudaError_t error = shared_bytes_limit(limit)) return error;
   return cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes > limit ? bytes : limit));
 }
 
 template <class... Parameters, class... Arguments>
