@@ -182,5 +182,5 @@ def test_needs_each_of_its_barriers() -> None:
         return all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
     assert is_right("random", "")
-    assert len(list(cpusim.barriers("train_shared"))) == 4
-    assert cpusim.barriers_without_need("train_shared", is_right) == []
+    assert len(list(cpusim.barriers("train_shared_tiles"))) == 4
+    assert cpusim.barriers_without_need("train_shared_tiles", is_right) == []

@@ -37,18 +37,18 @@ void launch_tensor(
   using Number = typename Kind::Number;
   const EncodeCodes& encode = arguments.encode;
   const TensorSizes<Kind::kSmall> sizes{static_cast<int>(encode.depth), static_cast<int>(encode.features)};
-  int64_t bytes = tensor_shared_bytes<Kind::kRowMmas>(sizes, sizeof(Number));
-  constexpr int64_t kRows = kTensorRows<Kind::kRowMmas>;
+  int64_t bytes = tensor_shared_bytes<Kind::kRows>(sizes, sizeof(Number));
+  constexpr int64_t kRows = Kind::kRows;
   const TensorParts parts{static_cast<int>((encode.rows() + kRows - 1) / kRows), static_cast<int>(tiles_each)};
   const dim3 blocks(parts.count() * encode.heads), threads(kEncodeThreads);
   if (discover) {
     bytes = std::max(bytes, unique_scores_shared_bytes(arguments.score.bits));
     cpusim::launch(
-        blocks, threads, bytes, schedule, discover_heads_tensor_kernel<Kind::kRowMmas, Kind::kSmall, Number>,
+        blocks, threads, bytes, schedule, discover_heads_tensor_kernel<kRows, Kind::kSmall, Number>,
         arguments, parts);
   } else {
     cpusim::launch(
-        blocks, threads, bytes, schedule, encode_codes_tensor_kernel<Kind::kRowMmas, Kind::kSmall, Number>,
+        blocks, threads, bytes, schedule, encode_codes_tensor_kernel<kRows, Kind::kSmall, Number>,
         encode, parts);
   }
 }

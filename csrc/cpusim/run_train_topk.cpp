@@ -11,10 +11,13 @@ namespace {
 template <int kRowsEach, bool kStateIsShared>
 void launch(int64_t blocks, cpusim::Schedule schedule, dsae::cuda::TrainTopk& arguments) {
   using namespace dsae::cuda;
-  const int64_t floats = train_state_floats(
-      arguments.features, train_pitch(arguments.depth), arguments.k, TrainShared<kRowsEach>::kRows);
+  const int64_t pitch = train_pitch(arguments.depth);
+  const int64_t floats =
+      train_state_floats(arguments.features, pitch, arguments.k, TrainShared<kRowsEach>::kRows);
+  const int64_t states_floats =
+      train_moment_floats(arguments.features, pitch) + (kStateIsShared ? 0 : floats);
   // Aligned as torch and CUDA align memory.
-  const auto states = std::make_unique<Four<float>[]>(kStateIsShared ? 0 : blocks * floats / 4);
+  const auto states = std::make_unique<Four<float>[]>(blocks * states_floats / 4);
   arguments.states = reinterpret_cast<float*>(states.get());
   const int64_t bytes = sizeof(TrainShared<kRowsEach>) + (kStateIsShared ? 4 * floats : 0);
   cpusim::launch(

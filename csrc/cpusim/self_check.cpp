@@ -71,14 +71,13 @@ __global__ void copy_not_aligned(int* out) {
 // of this lane's four, by the fragments that the PTX ISA describes.
 __global__ void products(int* out) {
   const int group = threadIdx.x % 32 / 4, in_group = threadIdx.x % 4;
-  const auto number = [](bool there, int value) {
-    return dsae::cuda::to_tf32(there ? static_cast<float>(value) : 0.0f);
+  const auto third = [&](int value) {
+    return dsae::cuda::to_halves(0.0f, in_group == 1 ? static_cast<float>(value) : 0.0f);
   };
-  const bool has = in_group == 3;
-  const uint32_t a[4] = {number(has, group + 1), number(has, group + 9), 0, 0};
-  const uint32_t b[2] = {number(has, 10 * (group + 1)), 0};
+  const uint32_t a[4] = {third(group + 1), third(group + 9), 0, 0};
+  const uint32_t b[2] = {third(10 * (group + 1)), 0};
   float sums[4] = {0.5f, 0.5f, 0.5f, 0.5f};
-  if (threadIdx.x < 64) dsae::cuda::mma_tf32(sums, a, b);  // the last warp is not a whole one
+  if (threadIdx.x < 64) dsae::cuda::mma_halves(sums, a, b);  // the last warp is not a whole one
   out[threadIdx.x] = static_cast<int>(sums[0] + sums[1] + sums[2] + sums[3]);
 }
 

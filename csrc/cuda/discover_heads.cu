@@ -23,7 +23,7 @@ cudaError_t launch(const DiscoverHeads& arguments, const TensorPlan& plan, void*
   return with_tensor_kind(plan, arguments.encode.z.type, [&](auto kind) {
     using Kind = decltype(kind);
     return launch_kernel(
-        discover_heads_tensor_kernel<Kind::kRowMmas, Kind::kSmall, typename Kind::Number>,
+        discover_heads_tensor_kernel<Kind::kRows, Kind::kSmall, typename Kind::Number>,
         static_cast<unsigned>(plan.parts.count() * arguments.encode.heads), kEncodeThreads, bytes, stream,
         arguments, plan.parts);
   });
@@ -39,23 +39,23 @@ const RegisterKernel registered[] = {
     {"discover_heads, tiles of 128 rows", discover_heads_kernel<8>, kEncodeThreads,
      discover_heads_shared_bytes<8>(kExampleBits)},
     {"discover_heads, tensor cores, d and F up to 64, float32",
-     discover_heads_tensor_kernel<2, true, float>, kEncodeThreads, tensor_shared_bytes<2>(kSmallExample, 4)},
+     discover_heads_tensor_kernel<128, true, float>, kEncodeThreads, tensor_shared_bytes<128>(kSmallExample, 4)},
     {"discover_heads, tensor cores, d and F up to 64, bfloat16",
-     discover_heads_tensor_kernel<2, true, Bfloat16>, kEncodeThreads, tensor_shared_bytes<2>(kSmallExample, 2)},
+     discover_heads_tensor_kernel<128, true, Bfloat16>, kEncodeThreads, tensor_shared_bytes<128>(kSmallExample, 2)},
     {"discover_heads, tensor cores, d and F up to 64, float16",
-     discover_heads_tensor_kernel<2, true, Float16>, kEncodeThreads, tensor_shared_bytes<2>(kSmallExample, 2)},
+     discover_heads_tensor_kernel<128, true, Float16>, kEncodeThreads, tensor_shared_bytes<128>(kSmallExample, 2)},
     {"discover_heads, tensor cores, tiles of 128 rows, float32",
-     discover_heads_tensor_kernel<2, false, float>, kEncodeThreads, tensor_shared_bytes<2>(kExample, 4)},
+     discover_heads_tensor_kernel<128, false, float>, kEncodeThreads, tensor_shared_bytes<128>(kExample, 4)},
     {"discover_heads, tensor cores, tiles of 128 rows, bfloat16",
-     discover_heads_tensor_kernel<2, false, Bfloat16>, kEncodeThreads, tensor_shared_bytes<2>(kExample, 2)},
+     discover_heads_tensor_kernel<128, false, Bfloat16>, kEncodeThreads, tensor_shared_bytes<128>(kExample, 2)},
     {"discover_heads, tensor cores, tiles of 128 rows, float16",
-     discover_heads_tensor_kernel<2, false, Float16>, kEncodeThreads, tensor_shared_bytes<2>(kExample, 2)},
+     discover_heads_tensor_kernel<128, false, Float16>, kEncodeThreads, tensor_shared_bytes<128>(kExample, 2)},
     {"discover_heads, tensor cores, tiles of 64 rows, float32",
-     discover_heads_tensor_kernel<1, false, float>, kEncodeThreads, tensor_shared_bytes<1>(kExample, 4)},
+     discover_heads_tensor_kernel<64, false, float>, kEncodeThreads, tensor_shared_bytes<64>(kExample, 4)},
     {"discover_heads, tensor cores, tiles of 64 rows, bfloat16",
-     discover_heads_tensor_kernel<1, false, Bfloat16>, kEncodeThreads, tensor_shared_bytes<1>(kExample, 2)},
+     discover_heads_tensor_kernel<64, false, Bfloat16>, kEncodeThreads, tensor_shared_bytes<64>(kExample, 2)},
     {"discover_heads, tensor cores, tiles of 64 rows, float16",
-     discover_heads_tensor_kernel<1, false, Float16>, kEncodeThreads, tensor_shared_bytes<1>(kExample, 2)}};
+     discover_heads_tensor_kernel<64, false, Float16>, kEncodeThreads, tensor_shared_bytes<64>(kExample, 2)}};
 
 }  // namespace
 
@@ -68,7 +68,7 @@ const char* launch_discover_heads(DiscoverHeads arguments, void* stream) {
   score.bits = unique_scores_bits(score.positions, score.features, shared_bytes);
   if (arguments.encode.rows() <= EncodeShared<8>::kRows / 2) return message(launch<2>(arguments, stream));
   const TensorPlan plan = plan_tensor(arguments.encode, shared_bytes, processors);
-  return message(plan.row_mmas ? launch(arguments, plan, stream) : launch<8>(arguments, stream));
+  return message(plan.rows ? launch(arguments, plan, stream) : launch<8>(arguments, stream));
 }
 
 }  // namespace dsae::cuda

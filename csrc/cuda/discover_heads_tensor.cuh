@@ -22,14 +22,13 @@ __device__ inline bool is_last_part(const DiscoverHeads& p, int head, int parts,
   return is_last;
 }
 
-template <int kRowMmas, bool kSmall, class Number>
+template <int kRows, bool kSmall, class Number>
 __global__ void __launch_bounds__(kEncodeThreads, 2)
     discover_heads_tensor_kernel(const DiscoverHeads p, const TensorParts parts) {
   DSAE_SHARED_MEMORY(memory);
-  const unsigned count = parts.count();
-  const int head = blockIdx.x / count;
-  encode_part<kRowMmas, kSmall, Number>(p.encode, parts, head, blockIdx.x % count, memory);
-  if (is_last_part(p, head, count, memory)) score_head(p.score, head, memory);
+  encode_part<kRows, kSmall, Number>(p.encode, parts, memory);
+  const int head = parts.head();
+  if (is_last_part(p, head, parts.count(), memory)) score_head(p.score, head, memory);
 }
 
 }  // namespace dsae::cuda

@@ -25,7 +25,7 @@ cudaError_t launch(const EncodeCodes& arguments, const TensorPlan& plan, void* s
   return with_tensor_kind(plan, arguments.z.type, [&](auto kind) {
     using Kind = decltype(kind);
     return launch_kernel(
-        encode_codes_tensor_kernel<Kind::kRowMmas, Kind::kSmall, typename Kind::Number>,
+        encode_codes_tensor_kernel<Kind::kRows, Kind::kSmall, typename Kind::Number>,
         static_cast<unsigned>(plan.parts.count() * arguments.heads), kEncodeThreads, plan.shared_bytes, stream,
         arguments, plan.parts);
   });
@@ -38,23 +38,23 @@ const RegisterKernel registered[] = {
     {"encode_codes, tiles of 32 rows", encode_codes_kernel<2>, kEncodeThreads, sizeof(EncodeShared<2>)},
     {"encode_codes, tiles of 128 rows", encode_codes_kernel<8>, kEncodeThreads, sizeof(EncodeShared<8>)},
     {"encode_codes, tensor cores, d and F up to 64, float32",
-     encode_codes_tensor_kernel<2, true, float>, kEncodeThreads, tensor_shared_bytes<2>(kSmallExample, 4)},
+     encode_codes_tensor_kernel<128, true, float>, kEncodeThreads, tensor_shared_bytes<128>(kSmallExample, 4)},
     {"encode_codes, tensor cores, d and F up to 64, bfloat16",
-     encode_codes_tensor_kernel<2, true, Bfloat16>, kEncodeThreads, tensor_shared_bytes<2>(kSmallExample, 2)},
+     encode_codes_tensor_kernel<128, true, Bfloat16>, kEncodeThreads, tensor_shared_bytes<128>(kSmallExample, 2)},
     {"encode_codes, tensor cores, d and F up to 64, float16",
-     encode_codes_tensor_kernel<2, true, Float16>, kEncodeThreads, tensor_shared_bytes<2>(kSmallExample, 2)},
+     encode_codes_tensor_kernel<128, true, Float16>, kEncodeThreads, tensor_shared_bytes<128>(kSmallExample, 2)},
     {"encode_codes, tensor cores, tiles of 128 rows, float32",
-     encode_codes_tensor_kernel<2, false, float>, kEncodeThreads, tensor_shared_bytes<2>(kExample, 4)},
+     encode_codes_tensor_kernel<128, false, float>, kEncodeThreads, tensor_shared_bytes<128>(kExample, 4)},
     {"encode_codes, tensor cores, tiles of 128 rows, bfloat16",
-     encode_codes_tensor_kernel<2, false, Bfloat16>, kEncodeThreads, tensor_shared_bytes<2>(kExample, 2)},
+     encode_codes_tensor_kernel<128, false, Bfloat16>, kEncodeThreads, tensor_shared_bytes<128>(kExample, 2)},
     {"encode_codes, tensor cores, tiles of 128 rows, float16",
-     encode_codes_tensor_kernel<2, false, Float16>, kEncodeThreads, tensor_shared_bytes<2>(kExample, 2)},
+     encode_codes_tensor_kernel<128, false, Float16>, kEncodeThreads, tensor_shared_bytes<128>(kExample, 2)},
     {"encode_codes, tensor cores, tiles of 64 rows, float32",
-     encode_codes_tensor_kernel<1, false, float>, kEncodeThreads, tensor_shared_bytes<1>(kExample, 4)},
+     encode_codes_tensor_kernel<64, false, float>, kEncodeThreads, tensor_shared_bytes<64>(kExample, 4)},
     {"encode_codes, tensor cores, tiles of 64 rows, bfloat16",
-     encode_codes_tensor_kernel<1, false, Bfloat16>, kEncodeThreads, tensor_shared_bytes<1>(kExample, 2)},
+     encode_codes_tensor_kernel<64, false, Bfloat16>, kEncodeThreads, tensor_shared_bytes<64>(kExample, 2)},
     {"encode_codes, tensor cores, tiles of 64 rows, float16",
-     encode_codes_tensor_kernel<1, false, Float16>, kEncodeThreads, tensor_shared_bytes<1>(kExample, 2)}};
+     encode_codes_tensor_kernel<64, false, Float16>, kEncodeThreads, tensor_shared_bytes<64>(kExample, 2)}};
 
 }  // namespace
 
@@ -72,7 +72,7 @@ const char* launch_encode_codes(const EncodeCodes& arguments, void* stream) {
   if (cudaError_t error = shared_bytes_limit(shared_bytes)) return message(error);
   if (cudaError_t error = device_attribute(cudaDevAttrMultiProcessorCount, processors)) return message(error);
   const TensorPlan plan = plan_tensor(arguments, shared_bytes, processors);
-  return message(plan.row_mmas ? launch(arguments, plan, stream) : launch<8>(arguments, stream));
+  return message(plan.rows ? launch(arguments, plan, stream) : launch<8>(arguments, stream));
 }
 
 }  // namespace dsae::cuda

@@ -71,6 +71,7 @@ __device__ inline int32_t score_positives(
     float strongest = 0.0f;
     for (int64_t position = lane; position < p.positions; position += 32) {
       const int32_t code = code_at(p, example, position, head);
+      const float value = value_at(p, example, position, head);  // on its way with the code, needed or not
       if (code < -1 || code >= p.features) {
         *p.in_range = 0;
         continue;
@@ -80,7 +81,6 @@ __device__ inline int32_t score_positives(
       const uint32_t mask = 1u << (bit % 32);
       if (negatives[bit / 32] & mask) continue;
       count += (atomicOr(&counted[bit / 32], mask) & mask) == 0;
-      const float value = value_at(p, example, position, head);
       strongest = value > strongest ? value : strongest;
     }
     strongest = warp_max(strongest);

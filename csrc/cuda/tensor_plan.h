@@ -6,15 +6,15 @@
 namespace dsae::cuda {
 
 // A kernel's template parameters as a type.
-template <int kRowMmas_, bool kSmall_, class Number_>
+template <int kRows_, bool kSmall_, class Number_>
 struct TensorKind {
-  static constexpr int kRowMmas = kRowMmas_;
+  static constexpr int kRows = kRows_;
   static constexpr bool kSmall = kSmall_;
   using Number = Number_;
 };
 
 struct TensorPlan {
-  int row_mmas;  // 0: this case is not for tensor cores
+  int rows;  // of a tile; 0: this case is not for tensor cores
   bool small;
   int64_t shared_bytes;
   TensorParts parts;
@@ -37,18 +37,17 @@ inline TensorPlan plan_tensor(const EncodeCodes& p, int64_t shared_limit, int64_
   if (!kHaveTensorCores || p.depth < 1 || p.depth > kMostDepth || p.features > kMostFeatures) return {};
   const int depth = static_cast<int>(p.depth), features = static_cast<int>(p.features);
   const int number_bytes = p.z.type == FloatType::float32 ? 4 : 2;
-  const auto plan = [&](int row_mmas, bool small, int64_t bytes) {
-    const int tile_rows = row_mmas == 1 ? kTensorRows<1> : kTensorRows<2>;
-    return TensorPlan{row_mmas, small, bytes, tensor_parts(p.rows(), tile_rows, p.heads, processors)};
+  const auto plan = [&](int tile_rows, bool small, int64_t bytes) {
+    return TensorPlan{tile_rows, small, bytes, tensor_parts(p.rows(), tile_rows, p.heads, processors)};
   };
-  const int64_t small = tensor_shared_bytes<2>(TensorSizes<true>{depth, features}, number_bytes);
-  if (depth <= kSmallDepth && features <= kChunkFeatures && small <= shared_limit) return plan(2, true, small);
+  const int64_t small = tensor_shared_bytes<128>(TensorSizes<true>{depth, features}, number_bytes);
+  if (depth <= kSmallDepth && features <= kChunkFeatures && small <= shared_limit) return plan(128, true, small);
   const TensorSizes<false> sizes{depth, features};
-  const int64_t one = tensor_shared_bytes<1>(sizes, number_bytes);
-  const int64_t two = tensor_shared_bytes<2>(sizes, number_bytes);
+  const int64_t one = tensor_shared_bytes<64>(sizes, number_bytes);
+  const int64_t two = tensor_shared_bytes<128>(sizes, number_bytes);
   const int64_t half = (shared_limit - kSystemBytes) / 2;
-  if (two <= half || (one > half && two <= shared_limit)) return plan(2, false, two);
-  if (one <= shared_limit) return plan(1, false, one);
+  if (two <= half || (one > half && two <= shared_limit)) return plan(128, false, two);
+  if (one <= shared_limit) return plan(64, false, one);
   return {};
 }
 
@@ -57,8 +56,8 @@ template <class Call>
 auto with_tensor_kind(const TensorPlan& plan, FloatType type, Call call) {
   const auto with_type = [&](auto number) {
     using Number = decltype(number);
-    if (plan.small) return call(TensorKind<2, true, Number>{});
-    return plan.row_mmas == 1 ? call(TensorKind<1, false, Number>{}) : call(TensorKind<2, false, Number>{});
+    if (plan.small) return call(TensorKind<128, true, Number>{});
+    return plan.rows == 64 ? call(TensorKind<64, false, Number>{}) : call(TensorKind<128, false, Number>{});
   };
   if (type == FloatType::float16) return with_type(Float16{});
   if (type == FloatType::bfloat16) return with_type(Bfloat16{});

@@ -25,26 +25,28 @@ cudaError_t plan_blocks(const TrainTopk& p, TrainPlan& plan) {
                                                 plan.feature_gradient_floats + plan.state_floats;
   const int64_t room = kMostScratchBytes / (4 * scratch_floats);
   plan.rows_each = kRowsEach;
+  plan.state_is_shared = kStateIsShared;
   plan.blocks = std::min({p.heads, int64_t{processors} * std::max(blocks_each, 1), std::max<int64_t>(room, 1)});
   return cudaSuccess;
 }
 
+// Of the parameters.
 template <int kRowsEach>
-int64_t state_floats(const TrainTopk& p) {
-  return train_state_floats(p.features, train_pitch(p.depth), p.k, TrainShared<kRowsEach>::kRows);
+int64_t state_bytes(const TrainTopk& p) {
+  return 4 * train_state_floats(p.features, train_pitch(p.depth), p.k, TrainShared<kRowsEach>::kRows);
 }
 
 cudaError_t make_plan(const TrainTopk& p, TrainPlan& plan) {
   int64_t limit = 0;
   if (cudaError_t error = shared_bytes_limit(limit)) return error;
   plan.feature_gradient_floats = int64_t{kTrainWarps} * 2 * p.depth;
-  plan.state_floats = 0;
-  plan.shared_bytes = sizeof(TrainShared<4>) + 4 * state_floats<4>(p);
+  plan.state_floats = train_moment_floats(p.features, train_pitch(p.depth));
+  plan.shared_bytes = sizeof(TrainShared<4>) + state_bytes<4>(p);
   if (plan.shared_bytes <= limit) return plan_blocks<4, true>(p, plan);
-  plan.shared_bytes = sizeof(TrainShared<2>) + 4 * state_floats<2>(p);
+  plan.shared_bytes = sizeof(TrainShared<2>) + state_bytes<2>(p);
   if (plan.shared_bytes <= limit) return plan_blocks<2, true>(p, plan);
   plan.shared_bytes = sizeof(TrainShared<2>);
-  plan.state_floats = state_floats<2>(p);
+  plan.state_floats += state_bytes<2>(p) / 4;
   return plan_blocks<2, false>(p, plan);
 }
 
@@ -55,7 +57,7 @@ cudaError_t launch(const TrainTopk& arguments, const TrainPlan& plan, void* stre
   };
   if (cudaError_t error = small(train_squares_kernel, arguments.heads)) return error;
   if (cudaError_t error = small(train_square_sum_kernel, 1)) return error;
-  const auto kernel = plan.state_floats     ? train_topk_kernel<2, false>
+  const auto kernel = !plan.state_is_shared ? train_topk_kernel<2, false>
                       : plan.rows_each == 2 ? train_topk_kernel<2, true>
                                             : train_topk_kernel<4, true>;
   if (cudaError_t error = launch_kernel(

@@ -27,7 +27,7 @@ struct TrainTopk {
   float* activations;        // [blocks, rows, k]: theirs
   float* gradients;          // [blocks, rows, k]: the derivative of the loss by them
   float* feature_gradients;  // [blocks, warps, 2, depth]: by a feature's directions in encoder and decoder
-  float* states;             // [blocks, state floats], or nullptr where the state is in shared memory
+  float* states;             // [blocks, state floats]: Adam's moments; parameters, if not in shared memory
 };
 
 // How a training is launched on the current device.
@@ -35,8 +35,9 @@ struct TrainPlan {
   int64_t blocks;
   int64_t shared_bytes;
   int64_t feature_gradient_floats;  // of a block
-  int64_t state_floats;             // of a block, 0 where the state is in shared memory
+  int64_t state_floats;             // of a block, in global memory
   int32_t rows_each;                // rows of a thread
+  bool state_is_shared;             // whether the parameters are in shared memory
 };
 
 // Fills the plan, from the sizes among the arguments. Returns nullptr, or what went wrong.
