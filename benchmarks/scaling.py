@@ -21,7 +21,8 @@ import torch
 
 from dsae_core.figures import save_svg
 from dsae_core.files import write_atomic
-from dsae_core.profiling import Scaling, machine_facts, measure_scaling
+from dsae_core.machine import machine_facts
+from dsae_core.scaling import Scaling, measure_scaling
 
 ROOT = Path(__file__).parents[1]
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from dsae_core.files import write_atomic
-from dsae_core.profiling import machine_facts
+from dsae_core.machine import machine_facts
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = 1

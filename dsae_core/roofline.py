@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,20 @@ class OperatorCall:
     def device(self) -> torch.device:
         """Of its first tensor."""
         return next(argument.device for argument in self.arguments if isinstance(argument, Tensor))
+
+
+def by_operator(calls: Sequence[OperatorCall]) -> list[list[OperatorCall]]:
+    """The calls of each operator, in the order of the first ones."""
+    groups: dict[str, list[OperatorCall]] = {}
+    for call in calls:
+        groups.setdefault(call.name, []).append(call)
+    return list(groups.values())
+
+
+def run_all(calls: Sequence[OperatorCall], home: Any) -> None:
+    """Call the functions of these names that a module has with the calls' arguments."""
+    for call in calls:
+        getattr(home, call.name)(*call.arguments)
 
 
 def measure_ceilings(device: torch.device) -> Ceilings:

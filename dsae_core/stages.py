@@ -10,6 +10,10 @@ Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of it done, 0 to 1. An exception it raises ends the computation."""
 
 
+def silent(_stage: str, _fraction: float) -> None:
+    """Progress that nobody follows."""
+
+
 class Stages:
     """Times named stages one after another and reports their start and end."""
 

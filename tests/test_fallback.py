@@ -190,7 +190,7 @@ def test_an_extension_that_does_not_load_is_as_none(uncompiled: Path, tmp_path: 
 
 
 def test_build_facts_say_that_nothing_is_compiled(uncompiled: Path) -> None:
-    script = "import json; from dsae_core import profiling; print(json.dumps(profiling.machine_facts()['build']))"
+    script = "import json; from dsae_core import machine; print(json.dumps(machine.machine_facts()['build']))"
     build = json.loads(python(uncompiled, "-c", script).stdout)
     assert build["compiler"] == "none"
     assert build["cuda_version"] is None

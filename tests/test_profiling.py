@@ -10,23 +10,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dsae_core import cli, ops, profiling, reference, roofline
+from dsae_core import cli, machine, ops, reference, rivals, roofline
 from dsae_core.discovery import discover
 from dsae_core.errors import UserError
 from dsae_core.models import LanguageModel
-from dsae_core.profiling import (
-    Profile,
-    extra_mib,
-    fitted_exponent,
-    measure_scaling,
-    profile_discovery,
-    profile_kernels,
-    profile_rivals,
-    record_calls,
-    write_trace,
-)
+from dsae_core.profiling import Profile, profile_discovery, profile_kernels, record_calls, write_trace
 from dsae_core.prompts import PromptPairs
+from dsae_core.rivals import extra_mib, profile_rivals
 from dsae_core.roofline import Ceilings, OperatorCall, flops_of, kernel_time
+from dsae_core.scaling import fitted_exponent, measure_scaling
 from dsae_core.ui.charts.kernels import rivals_frame
 
 
@@ -145,13 +137,13 @@ def test_rivals_are_shortened_and_give_the_same(monkeypatch: pytest.MonkeyPatch)
         )
     profile_rivals(calls, compile_twins=False)
     assert {variant for variant, _ in asked} == {"fused", "eager"}
-    assert {epochs for _, epochs in asked} == {profiling.RIVAL_EPOCHS}
+    assert {epochs for _, epochs in asked} == {rivals.RIVAL_EPOCHS}
 
 
 def test_a_twin_that_needs_too_much_memory_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = torch.zeros(4, 30, dtype=torch.int32)
     calls = record_calls(lambda: ops.pair_scores(codes, 2, 8))[1]
-    monkeypatch.setattr(profiling, "available_memory", lambda device: 3 * 4 * (30 * 8) ** 2)
+    monkeypatch.setattr(rivals, "available_memory", lambda device: 3 * 4 * (30 * 8) ** 2)
     fused, eager, compiled = profile_rivals(calls, compile_twins=True)
     assert (fused.variant, eager.variant, compiled.variant) == ("fused", "eager", "compiled")
     assert fused.ms is not None
@@ -203,7 +195,7 @@ def test_the_compiled_twin_of_training_computes_the_same(name: str, monkeypatch:
         arguments = (torch.randn(2, 9, 4), matrix, matrix, torch.zeros(2, 6), 2, 3, 0.1)
     else:
         arguments = (torch.randn(9, 4), torch.cat([torch.randn(1, 58), torch.zeros(2, 58)]), 6, 0, 3, 0.1, 0.1)
-    compiled = profiling._compiled_twin(name)(*arguments)
+    compiled = rivals._compiled_twin(name)(*arguments)
     for ours, plain in zip(compiled, getattr(reference, name)(*arguments), strict=True):  # type: ignore[call-overload]
         assert torch.equal(ours, plain)
     assert counted == [name.split("_")[1] + "_loss"] * 3
@@ -214,14 +206,14 @@ def test_launches_have_their_occupancy(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = {"name": "encode", "threads": 256, "registers": 64, "blocks_per_processor": 2}
     build = {"cuda_version": "13.0"}
     native = SimpleNamespace(build_info=lambda: build, kernel_attributes=lambda: [kernel])
-    monkeypatch.setattr(profiling, "_native", native)
+    monkeypatch.setattr(machine, "_native", native)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     limits = SimpleNamespace(max_threads_per_multi_processor=2048)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: limits)
-    assert profiling.cuda_launches() == ({**kernel, "occupancy": 0.25},)
+    assert machine.cuda_launches() == ({**kernel, "occupancy": 0.25},)
     monkeypatch.setitem(build, "cuda_version", None)
-    assert profiling.cuda_launches() == ()
+    assert machine.cuda_launches() == ()
 
 
 def test_extra_memory_sees_a_large_tensor() -> None:

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dsae_core import profiling
+from dsae_core import profiling, rivals, scaling
 from dsae_core.errors import UserError
 from dsae_core.models import LanguageModel
-from dsae_core.profiling import Profile, RivalTime, Scaling, StageTime
+from dsae_core.profiling import Profile, StageTime
 from dsae_core.prompts import PromptPairs
+from dsae_core.rivals import RivalTime
 from dsae_core.roofline import Ceilings, KernelTime
+from dsae_core.scaling import Scaling
 from dsae_core.ui import profiles
 from dsae_core.ui.charts import kernels as charts
 from dsae_core.ui.charts.style import Drawing
@@ -125,7 +127,7 @@ def test_rivals_are_set_against_the_slowest_and_the_fused() -> None:
 
 def test_shortened_training_is_said() -> None:
     frame = charts.rivals_frame([RivalTime("train_topk", "fused", "", 1.0, None, "")])
-    assert profile_section.rival_notes(frame)[0].startswith(f"Training runs {profiling.RIVAL_EPOCHS} epochs here")
+    assert profile_section.rival_notes(frame)[0].startswith(f"Training runs {rivals.RIVAL_EPOCHS} epochs here")
 
 
 def test_the_fitted_line_is_the_power_law() -> None:
@@ -333,7 +335,7 @@ def test_growth_is_measured_once_and_every_device_has_a_profile(
     monkeypatch.setattr(profiles, "devices", lambda: ("cpu", "cuda"))
     monkeypatch.setattr(profiles, "load_model", lambda name, device, progress: tiny)
     monkeypatch.setattr(profiling, "profile_discovery", fake)
-    monkeypatch.setattr(profiling, "measure_scaling", lambda progress: grown)
+    monkeypatch.setattr(scaling, "measure_scaling", lambda progress: grown)
     cpu, cuda = profiles.work(Wanted(method="paper"))(lambda *_: None).profiles
     assert (cpu.settings["device"], cuda.settings["device"]) == ("cpu", "cuda")
     assert (cpu.scaling, cuda.scaling) == (grown, ())
@@ -366,7 +368,7 @@ def app(
     for module in (kernels, kernels.progress):
         monkeypatch.setattr(module, "shared_queue", lambda: queue)
     monkeypatch.setattr(profiling, "profile_discovery", lambda model, pairs, *, progress, **_: measure(progress))
-    monkeypatch.setattr(profiling, "measure_scaling", lambda progress: profile().scaling)
+    monkeypatch.setattr(scaling, "measure_scaling", lambda progress: profile().scaling)
     profiles.kept_file().unlink(missing_ok=True)
     return AppTest.from_function(draw, default_timeout=60)
 

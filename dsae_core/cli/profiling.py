@@ -50,7 +50,8 @@ def profile(
     check_target(json_file)
     check_target(trace)
     source = pairs_source(task if task or prompts else "ioi", prompts)
-    from dsae_core.profiling import measure_scaling, profile_discovery
+    from dsae_core.profiling import profile_discovery
+    from dsae_core.scaling import measure_scaling
 
     with ProgressBar() as bar:
         language_model = load(model, device, bar.update)

@@ -88,7 +88,7 @@ def devices() -> tuple[str, ...]:
 
 def facts() -> dict[str, Any]:
     """The machine and how the operators were built; nothing is measured."""
-    from dsae_core.profiling import machine_facts
+    from dsae_core.machine import machine_facts
 
     return {**machine_facts(), "vector_instructions": torch.backends.cpu.get_cpu_capability()}
 
@@ -102,7 +102,8 @@ def work(wanted: Wanted) -> Work[Measured]:
     def measure(report: Report) -> Measured:
         if demo_limits() is not None:
             raise UserError(NOT_HERE)
-        from dsae_core.profiling import measure_scaling, profile_discovery
+        from dsae_core.profiling import profile_discovery
+        from dsae_core.scaling import measure_scaling
 
         def follow(stage: str, fraction: float) -> None:
             report(WORDS.get(stage, stage), fraction)
@@ -183,19 +184,19 @@ def parse(text: str) -> tuple[Profile, ...]:
 
 
 def _profile(fields: Mapping[str, Any]) -> Profile:
-    from dsae_core import profiling, roofline
+    from dsae_core import profiling, rivals, roofline, scaling
 
     if fields["schema"] != profiling.SCHEMA:
         raise ValueError("another version")
-    scaling = ({**item, "points": tuple((int(n), float(t)) for n, t in item["points"])} for item in fields["scaling"])
+    scalings = ({**item, "points": tuple((int(n), float(t)) for n, t in item["points"])} for item in fields["scaling"])
     found = profiling.Profile(
         settings=dict(fields["settings"]),
         machine=dict(fields["machine"]),
         ceilings=tuple(_made(roofline.Ceilings, item) for item in fields["ceilings"]),
         stages=tuple(_made(profiling.StageTime, item) for item in fields["stages"]),
         kernels=tuple(_made(roofline.KernelTime, item) for item in fields["kernels"]),
-        rivals=tuple(_made(profiling.RivalTime, item) for item in fields["rivals"]),
-        scaling=tuple(_made(profiling.Scaling, item) for item in scaling),
+        rivals=tuple(_made(rivals.RivalTime, item) for item in fields["rivals"]),
+        scaling=tuple(_made(scaling.Scaling, item) for item in scalings),
         launches=tuple(dict(item) for item in fields["launches"]),
     )
     _check(found)

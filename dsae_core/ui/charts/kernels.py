@@ -15,8 +15,10 @@ from dsae_core.ui.charts.style import AXIS_HEIGHT, INK, Drawing
 from dsae_core.ui.text import seconds
 
 if TYPE_CHECKING:
-    from dsae_core.profiling import Profile, RivalTime, Scaling
+    from dsae_core.profiling import Profile
+    from dsae_core.rivals import RivalTime
     from dsae_core.roofline import Ceilings
+    from dsae_core.scaling import Scaling
 
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 """Devices in words, in the order of the theme's first two colours."""

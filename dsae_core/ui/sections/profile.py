@@ -124,7 +124,7 @@ def _rivals(profile: Profile, *, several: bool) -> None:
 
 def rival_notes(frame: pd.DataFrame) -> list[str]:
     """How training was shortened, and which variants did not run and why."""
-    from dsae_core.profiling import RIVAL_EPOCHS
+    from dsae_core.rivals import RIVAL_EPOCHS
 
     notes = []
     if frame["operator"].str.startswith("train").any():
