@@ -8,7 +8,7 @@
 # make docs    the API reference, from docstrings, into docs/api
 # make audit   known vulnerabilities of what is installed; exit code 3 where the service that knows does not answer
 # make golden  the scores that the tests compare with, written anew: for a change that is meant
-# make gpu-check   on a machine with a GPU: the CUDA operators built, tested, checked and timed, within 8 minutes
+# make gpu-check   on a machine with a GPU: the CUDA operators built, then tested, checked and timed in 7 minutes
 #
 # Without a C++ compiler, or with DSAE_BUILD=0, the package is pure Python: the same results, slower.
 # With a GPU:  make setup TORCH_INDEX=<the index URL that PyTorch's install page names for your CUDA version>
