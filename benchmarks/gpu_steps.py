@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import platform
 import shutil
 import subprocess
 import traceback
@@ -20,6 +19,7 @@ from gpu_measure import Clock, agreement, ceilings, discovery, measure, measure_
 from gpu_workers import ROOT, Notes
 
 from dsae_core import _native, ops
+from dsae_core.machine import cuda_launches, machine_facts
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,10 @@ def is_lost(device: torch.device) -> bool:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "torch_cuda": torch.version.cuda,
-        "build": _native.build_info(),
-    }
+    facts = {**machine_facts(), "torch_cuda": torch.version.cuda}
     if device.type == "cuda":
         facts["device"] = _native.device_limits(device.index or 0)
-        facts["kernels"] = _native.kernel_attributes()
+        facts["kernels"] = cuda_launches()
         smi = shutil.which("nvidia-smi")
         if smi:
             query = [smi, "--query-gpu=driver_version,clocks.max.sm,power.limit", "--format=csv,noheader"]

@@ -23,11 +23,7 @@ cudaError_t describe(const Kernel& kernel, DsaeKernel& out) {
   if (cudaError_t error = shared_bytes_limit(limit)) return error;
   int blocks = 0;  // as many as fit, where a block needs more than the device has
   if (kernel.shared_bytes <= limit) {
-    // All of it: the example's bytes alone would make later launches fail that need more.
-    if (cudaError_t error = cudaFuncSetAttribute(
-            kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(limit))) {
-      return error;
-    }
+    if (cudaError_t error = allow_shared_bytes(kernel.function, kernel.shared_bytes)) return error;
     if (cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
             &blocks, kernel.function, kernel.threads, kernel.shared_bytes)) {
       return error;

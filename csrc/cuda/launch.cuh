@@ -30,12 +30,16 @@ inline cudaError_t shared_bytes_limit(int64_t& bytes) {
 
 // Allows a kernel these bytes and all that a block may have: a launch fails above what was allowed last, which
 // another thread may be about to make use of.
-template <class... Parameters>
-cudaError_t allow_shared_bytes(void (*kernel)(Parameters...), int64_t bytes) {
+inline cudaError_t allow_shared_bytes(const void* kernel, int64_t bytes) {
   int64_t limit = 0;
   if (cudaError_t error = shared_bytes_limit(limit)) return error;
   return cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes > limit ? bytes : limit));
+}
+
+template <class... Parameters>
+cudaError_t allow_shared_bytes(void (*kernel)(Parameters...), int64_t bytes) {
+  return allow_shared_bytes(reinterpret_cast<const void*>(kernel), bytes);
 }
 
 template <class... Parameters, class... Arguments>

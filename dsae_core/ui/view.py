@@ -344,6 +344,11 @@ def _numbers(places: npt.NDArray[np.bool_]) -> tuple[int, ...]:
     return tuple((np.nonzero(places.any(axis=1))[0] + 1).tolist())
 
 
+def is_head(frame: pd.DataFrame, head: Head) -> pd.Series[bool]:
+    """Which rows of a frame with the columns layer and head are of that head."""
+    return (frame["layer"] == head[0]) & (frame["head"] == head[1])
+
+
 def effect_in_words(effect: float, low: float, high: float) -> str:
     """A patching effect with its interval, in percent; "" where it was not measured."""
     if math.isnan(effect):

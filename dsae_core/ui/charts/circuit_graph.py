@@ -22,7 +22,7 @@ from dsae_core.ui.charts.style import (
     status_shape,
 )
 from dsae_core.ui.text import head_name
-from dsae_core.ui.view import MISSED, OUTSIDE
+from dsae_core.ui.view import MISSED, OUTSIDE, is_head
 
 NOMINAL_WIDTH = 1000
 """Pixels that the plot is about wide; only the bend of edges depends on it."""
@@ -51,7 +51,7 @@ def circuit_graph(grid: Grid, heads: pd.DataFrame, edges: pd.DataFrame, selected
     """
     roles = tuple(dict.fromkeys(role for role in heads["role"] if role))
     nodes = heads[heads["status"] != OUTSIDE]
-    chosen = (nodes["layer"] == selected[0]) & (nodes["head"] == selected[1])
+    chosen = is_head(nodes, selected)
     share = nodes["score"] / max(float(heads["score"].max()), 1e-9)
     unit_x, unit_y = _units(grid.n_layers, grid.n_heads)
     largest = min(LARGEST_NODE, math.pi / 4 * (unit_y - 1) ** 2)

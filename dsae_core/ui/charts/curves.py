@@ -25,7 +25,7 @@ from dsae_core.ui.charts.style import (
     status_colour,
     status_shape,
 )
-from dsae_core.ui.view import MISSED
+from dsae_core.ui.view import MISSED, is_head
 
 HEIGHT = 190 + AXIS_HEIGHT
 
@@ -39,9 +39,8 @@ def ranked_scores(grid: Grid, heads: pd.DataFrame, threshold: float, selected: H
         threshold: where the line is.
         selected: the head to ring.
     """
-    chosen = heads[(heads["layer"] == selected[0]) & (heads["head"] == selected[1])]
-    line = pd.DataFrame({"score": [threshold]})
-    return Drawing(_ranked_spec(grid), {**by_status(heads), "selected": chosen, "threshold": line})
+    data = {"selected": heads[is_head(heads, selected)], "threshold": pd.DataFrame({"score": [threshold]})}
+    return Drawing(_ranked_spec(grid), {**by_status(heads), **data})
 
 
 def precision_recall(evaluation: Evaluation, confusion: Confusion) -> Drawing:

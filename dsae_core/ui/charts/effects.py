@@ -14,6 +14,7 @@ from dsae_core.circuits import Head
 from dsae_core.ui.charts.heatmap import height
 from dsae_core.ui.charts.style import AXIS_HEIGHT, INK, SIGNED_INK, SIGNS, Drawing, Grid, head_selection, sign_colour
 from dsae_core.ui.text import MINUS, head_name
+from dsae_core.ui.view import is_head
 
 MARKED = 0.08
 """Effects from this share of the largest on have their sign in the cell."""
@@ -29,7 +30,7 @@ def effects_frame(effects: npt.NDArray[np.float32], selected: Head) -> pd.DataFr
     frame["sign"] = np.where(frame["effect"] < 0, SIGNS[1], SIGNS[0])
     large = frame["size"] >= MARKED * max(float(frame["size"].max()), 1e-9)
     frame["mark"] = np.where(large, np.where(frame["effect"] < 0, MINUS, "+"), "")
-    frame["selected"] = (frame["layer"] == selected[0]) & (frame["head"] == selected[1])
+    frame["selected"] = is_head(frame, selected)
     return frame
 
 

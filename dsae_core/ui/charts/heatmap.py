@@ -25,7 +25,7 @@ from dsae_core.ui.charts.style import (
     status_colour,
     status_shape,
 )
-from dsae_core.ui.view import MISSED
+from dsae_core.ui.view import MISSED, is_head
 
 LEGEND_SCORES = "[" + ", ".join(f"{i * i} / 16 * {TOP_SCORE}" for i in range(5)) + "]"
 """Five scores from 0 to the highest, a quarter of the (square root) colour scale apart, as an expression."""
@@ -39,8 +39,7 @@ def heatmap(grid: Grid, heads: pd.DataFrame, selected: Head) -> Drawing:
         heads: View.at(threshold); found heads have a mark.
         selected: the head to frame.
     """
-    chosen = (heads["layer"] == selected[0]) & (heads["head"] == selected[1])
-    return heatmap_of(grid, {**by_status(heads), "selected": heads[chosen]})
+    return heatmap_of(grid, {**by_status(heads), "selected": heads[is_head(heads, selected)]})
 
 
 def heatmap_of(grid: Grid, data: Mapping[str, pd.DataFrame]) -> Drawing:

@@ -51,7 +51,7 @@ def chart(
     if layers is None and not selects:
         st.vega_lite_chart(spec=spec, key=key)
         return
-    with st.container(key=f"{key}_scroll") if wide else st.container():
+    with st.container(key=f"{key}_scroll"):
         st.vega_lite_chart(spec=spec, key=key, on_select=lambda: _select(key), selection_mode=SELECTION)
     st.session_state[_clicked(key)] = _in_selection(key)
     if layers is not None:

@@ -20,7 +20,7 @@ from dsae_core.ui.sections.charts import chart, finding, heading
 from dsae_core.ui.sections.prompts import codes_table, facts, measured_on, prompts_and_codes
 from dsae_core.ui.state import Shown
 from dsae_core.ui.text import MINUS, decimal, escape_html, head_name, number, plural, signed, visible
-from dsae_core.ui.view import CodeRow, View
+from dsae_core.ui.view import CodeRow, View, is_head
 
 PROMPTS, CODES, ATTENTION, OUTPUT = "Prompts", "Code table", "Attention", "Direct effect"
 VIEWS = (PROMPTS, CODES, ATTENTION, OUTPUT)
@@ -127,7 +127,7 @@ def _patched(view: View, head: Head) -> None:
 
 def patch_note(view: View, found: PatchEffect, head: Head) -> str:
     """Why the effect just found is not the stored one, "" where none is stored."""
-    stored = view.heads.loc[(view.heads["layer"] == head[0]) & (view.heads["head"] == head[1]), "effect"].iloc[0]
+    stored = view.heads.loc[is_head(view.heads, head), "effect"].iloc[0]
     if pd.isna(stored):
         return ""
     here = plural(found.pairs, "pair")

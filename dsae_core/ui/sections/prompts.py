@@ -8,7 +8,7 @@ import streamlit as st
 from dsae_core.circuits import Head
 from dsae_core.ui.sections.charts import heading
 from dsae_core.ui.text import escape_html, head_name, number, plural, rate
-from dsae_core.ui.view import PromptRow, TokenCell, View
+from dsae_core.ui.view import PromptRow, TokenCell, View, is_head
 
 
 def prompts_and_codes(view: View, head: Head, key: str) -> None:
@@ -33,7 +33,7 @@ def prompts_and_codes(view: View, head: Head, key: str) -> None:
 
 def facts(view: View, head: Head) -> str:
     """A head's numbers in one line."""
-    row = view.heads[(view.heads["layer"] == head[0]) & (view.heads["head"] == head[1])].iloc[0]
+    row = view.heads[is_head(view.heads, head)].iloc[0]
     parts = [
         f"Score {number(float(row['score']))}",
         f"rank {row['rank']} of {len(view.heads)}",
